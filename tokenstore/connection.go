@@ -1,0 +1,285 @@
+package tokenstore
+
+import (
+	"crypto/rand"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lanyard-proxy/lanyard/secret"
+)
+
+// Status says what a connection is good for.
+type Status string
+
+// The statuses of a connection.
+const (
+	StatusInitiated Status = "INITIATED" // begun, not completed
+	StatusActive    Status = "ACTIVE"    // ready to use
+	StatusExpired   Status = "EXPIRED"   // the provider no longer takes the credential: the user must reconnect
+	StatusFailed    Status = "FAILED"    // the flow ended without a credential
+	StatusRevoked   Status = "REVOKED"   // revoked here; the credential is erased
+)
+
+// Reasons that stand beside a status (`status_reason`). The codes with which a
+// flow fails are in package connect.
+const (
+	ReasonTimeout            = "timeout"             // not completed in time
+	ReasonInvalidGrant       = "invalid_grant"       // the provider refused the refresh token for good
+	ReasonRefreshInterrupted = "refresh_interrupted" // a refresh whose answer was never seen, then invalid_grant
+	ReasonNoRefreshToken     = "no_refresh_token"    // the access token has expired and nothing can renew it
+	ReasonUserMismatch       = "user_mismatch"       // completed for another user than the link's
+	ReasonCompletionInvalid  = "completion_invalid"  // too many wrong completion codes
+	ReasonRevoked            = "revoked"             // revoked through the API
+)
+
+// AuthOAuth2 is the auth scheme of connections made by the connect flow.
+const AuthOAuth2 = "OAUTH2"
+
+// CompletionLife is how long a completion code may be used, and how long a
+// used one is answered in the same way again.
+const CompletionLife = 10 * time.Minute
+
+// maxWrongCodes is how many wrong completion codes spend the right one.
+const maxWrongCodes = 5
+
+// Errors of Connection.Complete.
+var (
+	// ErrCompletionInvalid: the code is wrong, spent or too late.
+	ErrCompletionInvalid = errors.New("completion code is wrong, used or too late")
+	// ErrUserMismatch: the code is right, but for another user.
+	ErrUserMismatch = errors.New("completion is for another user")
+)
+
+// Connection is one user's authorised account at one integration.
+type Connection struct {
+	ID          string // conn_…, see NewID
+	Integration string // the name of the integration it was made at
+	Provider    string // the catalogue's name of the integration's provider
+	UserID      string // the app's own end user, opaque
+	Name        string // a friendly name, may be empty
+	Labels      map[string]string
+
+	Status       Status
+	StatusReason string // a code, empty while ACTIVE or INITIATED
+	Disabled     bool   // switched off through the API; the credential stays
+	AuthScheme   string
+
+	RequestedScopes []string // asked for, all connects of this connection together
+	RedirectURL     string   // where the last flow returned to; reconnecting returns there
+
+	CreatedAt       time.Time
+	UpdatedAt       time.Time
+	ConnectedAt     time.Time // when a credential last became live by connecting
+	LastUsedAt      time.Time // when a request was last served, as far as written
+	LastRefreshedAt time.Time
+	// InitiatedUntil is when an INITIATED connection without a credential
+	// becomes FAILED (timeout).
+	InitiatedUntil time.Time
+
+	Token  Token   // the live credential; zero if there is none
+	Intent *Intent // a refresh that is under way, or whose outcome is unknown
+	Staged *Staged // a credential that waits for completion
+
+	// LastFlow is the flow that last gave this connection a credential, so
+	// that finishing a flow twice does nothing.
+	LastFlow string
+	// LastCompletion lets the same completion call be answered again.
+	LastCompletion Completion
+
+	// Revision counts the writes of this record. The store sets it.
+	Revision uint64
+}
+
+// Staged is a credential that a flow brought and the app has not completed.
+type Staged struct {
+	Token           Token
+	RequestedScopes []string
+	FlowID          string    // the flow that brought it
+	CodeHash        string    // secret.String.Hash of the completion code
+	Until           time.Time // the code's end; then the credential is erased
+	WrongCodes      int       // how many wrong codes were tried
+}
+
+// Completion remembers a completion that succeeded.
+type Completion struct {
+	CodeHash string
+	Until    time.Time
+}
+
+// NewID returns a fresh connection ID with 130 random bits.
+func NewID() string { return "conn_" + rand.Text() }
+
+// IsID reports whether s has the form of a connection ID.
+func IsID(s string) bool {
+	rest, ok := strings.CutPrefix(s, "conn_")
+	if !ok || rest == "" || len(rest) > 64 {
+		return false
+	}
+	return strings.IndexFunc(rest, func(r rune) bool {
+		return (r < 'A' || r > 'Z') && (r < '0' || r > '9') && (r < 'a' || r > 'z')
+	}) < 0
+}
+
+// Clone returns a copy that shares nothing with c.
+func (c Connection) Clone() Connection {
+	c.Labels = maps.Clone(c.Labels)
+	c.RequestedScopes = slices.Clone(c.RequestedScopes)
+	c.Token = c.Token.Clone()
+	if c.Intent != nil {
+		in := *c.Intent
+		if in.Answer != nil {
+			a := *in.Answer
+			in.Answer = &a
+		}
+		c.Intent = &in
+	}
+	if c.Staged != nil {
+		st := *c.Staged
+		st.Token = st.Token.Clone()
+		st.RequestedScopes = slices.Clone(st.RequestedScopes)
+		c.Staged = &st
+	}
+	return c
+}
+
+// MissingScopes returns the scopes that were asked for and not granted.
+func (c *Connection) MissingScopes() []string {
+	var missing []string
+	for _, s := range c.RequestedScopes {
+		if !slices.Contains(c.Token.Scopes, s) {
+			missing = append(missing, s)
+		}
+	}
+	return missing
+}
+
+// Connectable reports whether a connect link would help this connection.
+func (c *Connection) Connectable() bool {
+	return !c.Disabled && c.Status != StatusActive
+}
+
+// Due returns when the store's keeper has to look at this connection, or the
+// zero time if never: an INITIATED one that nobody finishes, a credential that
+// nobody completes, a refresh whose outcome is not known.
+func (c *Connection) Due() time.Time {
+	var due time.Time
+	earlier := func(t time.Time) {
+		if !t.IsZero() && (due.IsZero() || t.Before(due)) {
+			due = t
+		}
+	}
+	if c.Staged != nil {
+		earlier(c.Staged.Until)
+	}
+	if c.Status == StatusInitiated && c.Staged == nil {
+		earlier(c.InitiatedUntil)
+	}
+	if c.Intent != nil {
+		earlier(c.Intent.Deadline)
+	}
+	return due
+}
+
+// Stage keeps a credential until the app completes it. The live credential,
+// if there is one, stays live.
+func (c *Connection) Stage(st Staged) {
+	c.Staged = &st
+	c.LastFlow = st.FlowID
+}
+
+// Activate makes t the live credential, one generation further, at now.
+func (c *Connection) Activate(t Token, requested []string, now time.Time) {
+	t.Generation = c.Token.Generation + 1
+	c.Token, c.Intent, c.Staged = t, nil, nil
+	c.RequestedScopes = requested
+	c.Status, c.StatusReason = StatusActive, ""
+	c.ConnectedAt = now
+	c.InitiatedUntil = time.Time{}
+}
+
+// Complete makes the staged credential live if code is the staged one's and
+// userID the connection's user.
+//
+// It returns ErrCompletionInvalid for a wrong, spent or late code, and
+// ErrUserMismatch for the right code with another user. Both may have changed
+// c (the fifth wrong code and the wrong user erase the staged credential): the
+// caller stores c and then returns the error. The same code and user again
+// within CompletionLife succeed without a change.
+func (c *Connection) Complete(code secret.String, userID string, now time.Time) error {
+	hash := code.Hash()
+	if c.LastCompletion.CodeHash == hash && now.Before(c.LastCompletion.Until) {
+		if userID != c.UserID {
+			return ErrUserMismatch
+		}
+		return nil
+	}
+	st := c.Staged
+	if st == nil || !now.Before(st.Until) {
+		return ErrCompletionInvalid
+	}
+	if !sameHash(st.CodeHash, hash) {
+		if st.WrongCodes++; st.WrongCodes >= maxWrongCodes {
+			c.Unstage(ReasonCompletionInvalid)
+		}
+		return ErrCompletionInvalid
+	}
+	if userID != c.UserID {
+		c.Unstage(ReasonUserMismatch)
+		return ErrUserMismatch
+	}
+	c.Activate(st.Token, st.RequestedScopes, now)
+	c.LastCompletion = Completion{CodeHash: hash, Until: now.Add(CompletionLife)}
+	return nil
+}
+
+func sameHash(a, b string) bool { return secret.New(a).Equal(secret.New(b)) }
+
+// Unstage erases the staged credential. A connection that has no other becomes
+// FAILED with this reason; one that was live stays as it was.
+func (c *Connection) Unstage(reason string) {
+	c.Staged = nil
+	if c.Status == StatusInitiated {
+		c.Fail(reason)
+	}
+}
+
+// Fail ends a connection that never got a credential. One that has a credential,
+// or had one, is left as it is: a flow that fails takes nothing away.
+func (c *Connection) Fail(reason string) {
+	if c.Status != StatusInitiated && c.Status != StatusFailed {
+		return
+	}
+	c.Status, c.StatusReason = StatusFailed, reason
+	c.InitiatedUntil = time.Time{}
+}
+
+// LoseRefreshToken says that the provider refused the refresh token for good
+// while the access token is still valid: the connection serves until that one
+// ends, and says why it will not go on.
+func (c *Connection) LoseRefreshToken(reason string) {
+	c.Token.RefreshToken, c.Intent = secret.String{}, nil
+	c.StatusReason = reason
+}
+
+// Expire says that the provider no longer takes the credential. The dead
+// tokens are erased; the scopes and the generation stay.
+func (c *Connection) Expire(reason string) {
+	c.Status, c.StatusReason = StatusExpired, reason
+	c.eraseToken()
+}
+
+// Revoke erases every credential.
+func (c *Connection) Revoke() {
+	c.Status, c.StatusReason = StatusRevoked, ReasonRevoked
+	c.Staged = nil
+	c.InitiatedUntil = time.Time{}
+	c.eraseToken()
+}
+
+func (c *Connection) eraseToken() {
+	c.Intent = nil
+	c.Token = Token{Scopes: c.Token.Scopes, Generation: c.Token.Generation}
+}

@@ -1,0 +1,293 @@
+package tokenstore_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lanyard-proxy/lanyard/secret"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+	"github.com/lanyard-proxy/lanyard/tokenstore/storetest"
+)
+
+var (
+	now   = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	right = secret.New("the right code")
+	wrong = secret.New("a wrong code")
+)
+
+// staged returns a connection of user-1 that waits for completion with right.
+func staged(status tokenstore.Status) tokenstore.Connection {
+	c := tokenstore.Connection{
+		ID: "conn_1", UserID: "user-1", Status: status,
+		InitiatedUntil: now.Add(time.Hour),
+	}
+	if status != tokenstore.StatusInitiated {
+		c.InitiatedUntil = time.Time{}
+		c.Token = tokenstore.Token{AccessToken: secret.New("old"), Generation: 4}
+	}
+	c.Stage(tokenstore.Staged{
+		Token:           tokenstore.Token{AccessToken: secret.New("new")},
+		RequestedScopes: []string{"read"},
+		FlowID:          "flow",
+		CodeHash:        right.Hash(),
+		Until:           now.Add(tokenstore.CompletionLife),
+	})
+	return c
+}
+
+func TestComplete(t *testing.T) {
+	type call struct {
+		code secret.String
+		user string
+		at   time.Duration // after now
+		want error
+	}
+	type result struct {
+		Status     tokenstore.Status
+		Reason     string
+		Token      string
+		Generation uint64
+		Staged     bool
+	}
+	ok := call{code: right, user: "user-1"}
+	bad := call{code: wrong, user: "user-1", want: tokenstore.ErrCompletionInvalid}
+	late := call{code: right, user: "user-1", at: tokenstore.CompletionLife, want: tokenstore.ErrCompletionInvalid}
+	spent := call{code: right, user: "user-1", want: tokenstore.ErrCompletionInvalid}
+	stranger := call{code: right, user: "user-2", want: tokenstore.ErrUserMismatch}
+	active := result{Status: tokenstore.StatusActive, Token: "new", Generation: 1}
+	for _, tc := range []struct {
+		name  string
+		from  tokenstore.Status
+		calls []call
+		want  result
+	}{
+		{"right", tokenstore.StatusInitiated, []call{ok}, active},
+		{"right after four wrong", tokenstore.StatusInitiated, []call{bad, bad, bad, bad, ok}, active},
+		{
+			"the fifth wrong spends the code", tokenstore.StatusInitiated,
+			[]call{bad, bad, bad, bad, bad, spent},
+			result{Status: tokenstore.StatusFailed, Reason: tokenstore.ReasonCompletionInvalid},
+		},
+		{
+			"another user spends the code", tokenstore.StatusInitiated,
+			[]call{stranger, spent},
+			result{Status: tokenstore.StatusFailed, Reason: tokenstore.ReasonUserMismatch},
+		},
+		{
+			"a wrong code of another user is wrong", tokenstore.StatusInitiated,
+			[]call{{code: wrong, user: "user-2", want: tokenstore.ErrCompletionInvalid}},
+			result{Status: tokenstore.StatusInitiated, Staged: true},
+		},
+		{"at the last moment", tokenstore.StatusInitiated, []call{{code: right, user: "user-1", at: tokenstore.CompletionLife - 1}}, active},
+		{"too late", tokenstore.StatusInitiated, []call{late}, result{Status: tokenstore.StatusInitiated, Staged: true}},
+		{"again", tokenstore.StatusInitiated, []call{ok, ok, {code: right, user: "user-1", at: tokenstore.CompletionLife - 1}}, active},
+		{"again too late", tokenstore.StatusInitiated, []call{ok, late}, active},
+		{"again by another user", tokenstore.StatusInitiated, []call{ok, stranger, ok}, active},
+		{"another code afterwards", tokenstore.StatusInitiated, []call{ok, bad}, active},
+		{"reconnecting", tokenstore.StatusActive, []call{ok}, result{Status: tokenstore.StatusActive, Token: "new", Generation: 5}},
+		{"reconnecting EXPIRED", tokenstore.StatusExpired, []call{ok}, result{Status: tokenstore.StatusActive, Token: "new", Generation: 5}},
+		{
+			"refused reconnecting leaves the live credential", tokenstore.StatusActive,
+			[]call{stranger, spent},
+			result{Status: tokenstore.StatusActive, Token: "old", Generation: 4},
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := staged(tc.from)
+			for i, call := range tc.calls {
+				if err := c.Complete(call.code, call.user, now.Add(call.at)); !errors.Is(err, call.want) {
+					t.Errorf("call %d: Complete = %v, want %v", i+1, err, call.want)
+				}
+			}
+			got := result{c.Status, c.StatusReason, c.Token.AccessToken.Reveal(), c.Token.Generation, c.Staged != nil}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("connection afterwards (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestCompleteWithNothingStaged(t *testing.T) {
+	c := tokenstore.Connection{UserID: "user-1", Status: tokenstore.StatusInitiated}
+	for _, code := range []secret.String{right, {}} {
+		if err := c.Complete(code, "user-1", now); !errors.Is(err, tokenstore.ErrCompletionInvalid) {
+			t.Errorf("Complete = %v, want ErrCompletionInvalid", err)
+		}
+	}
+}
+
+func TestActivate(t *testing.T) {
+	c := staged(tokenstore.StatusInitiated)
+	c.Intent, c.StatusReason = &tokenstore.Intent{}, "x"
+	c.Activate(tokenstore.Token{AccessToken: secret.New("t"), Generation: 77}, []string{"read"}, now)
+	if c.Token.Generation != 1 || c.Intent != nil || c.Staged != nil || !c.ConnectedAt.Equal(now) ||
+		!c.InitiatedUntil.IsZero() || c.StatusReason != "" || c.Status != tokenstore.StatusActive {
+		t.Errorf("Activate left %+v", c)
+	}
+}
+
+func TestEndings(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		from   tokenstore.Status
+		end    func(*tokenstore.Connection)
+		status tokenstore.Status
+		reason string
+		token  bool
+		staged bool
+	}{
+		{"fail INITIATED", tokenstore.StatusInitiated, func(c *tokenstore.Connection) { c.Fail("x") }, tokenstore.StatusFailed, "x", false, true},
+		{"fail ACTIVE", tokenstore.StatusActive, func(c *tokenstore.Connection) { c.Fail("x") }, tokenstore.StatusActive, "", true, true},
+		{"fail EXPIRED", tokenstore.StatusExpired, func(c *tokenstore.Connection) { c.Fail("x") }, tokenstore.StatusExpired, "", true, true},
+		{"unstage INITIATED", tokenstore.StatusInitiated, func(c *tokenstore.Connection) { c.Unstage("x") }, tokenstore.StatusFailed, "x", false, false},
+		{"unstage ACTIVE", tokenstore.StatusActive, func(c *tokenstore.Connection) { c.Unstage("x") }, tokenstore.StatusActive, "", true, false},
+		{"expire", tokenstore.StatusActive, func(c *tokenstore.Connection) { c.Expire("x") }, tokenstore.StatusExpired, "x", false, true},
+		{"revoke", tokenstore.StatusActive, (*tokenstore.Connection).Revoke, tokenstore.StatusRevoked, tokenstore.ReasonRevoked, false, false},
+		{"revoke INITIATED", tokenstore.StatusInitiated, (*tokenstore.Connection).Revoke, tokenstore.StatusRevoked, tokenstore.ReasonRevoked, false, false},
+		{"lose the refresh token", tokenstore.StatusActive, func(c *tokenstore.Connection) { c.LoseRefreshToken("x") }, tokenstore.StatusActive, "x", true, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := staged(tc.from)
+			c.Token.RefreshToken = secret.New("refresh")
+			c.Token.Scopes = []string{"read"}
+			generation := c.Token.Generation
+			c.Intent = &tokenstore.Intent{}
+			tc.end(&c)
+			if c.Status != tc.status || c.StatusReason != tc.reason {
+				t.Errorf("status = %s (%s), want %s (%s)", c.Status, c.StatusReason, tc.status, tc.reason)
+			}
+			if got := !c.Token.AccessToken.IsZero(); got != tc.token {
+				t.Errorf("access token there = %v, want %v", got, tc.token)
+			}
+			if got := c.Staged != nil; got != tc.staged {
+				t.Errorf("staged credential there = %v, want %v", got, tc.staged)
+			}
+			if c.Token.Generation != generation || !slices.Equal(c.Token.Scopes, []string{"read"}) {
+				t.Errorf("generation, scopes = %d, %v; want them kept", c.Token.Generation, c.Token.Scopes)
+			}
+			ended := !tc.token && tc.from != tokenstore.StatusInitiated
+			if (ended || tc.reason == "x" && tc.token) && (!c.Token.RefreshToken.IsZero() || c.Intent != nil) {
+				t.Error("a refresh token or an intent is left")
+			}
+		})
+	}
+}
+
+func TestDue(t *testing.T) {
+	intent := func(c *tokenstore.Connection, at time.Time) { c.Intent = &tokenstore.Intent{Deadline: at} }
+	plain := tokenstore.Connection{Status: tokenstore.StatusActive}
+	for _, tc := range []struct {
+		name string
+		edit func(*tokenstore.Connection)
+		want time.Time
+	}{
+		{"nothing", func(*tokenstore.Connection) {}, time.Time{}},
+		{"initiated", func(c *tokenstore.Connection) {
+			c.Status, c.InitiatedUntil = tokenstore.StatusInitiated, now
+		}, now},
+		{"initiated for ever", func(c *tokenstore.Connection) { c.Status = tokenstore.StatusInitiated }, time.Time{}},
+		{"not initiated any more", func(c *tokenstore.Connection) { c.InitiatedUntil = now }, time.Time{}},
+		{"staged stands for initiated", func(c *tokenstore.Connection) {
+			c.Status, c.InitiatedUntil = tokenstore.StatusInitiated, now
+			c.Stage(tokenstore.Staged{Until: now.Add(time.Minute)})
+		}, now.Add(time.Minute)},
+		{"staged while active", func(c *tokenstore.Connection) { c.Stage(tokenstore.Staged{Until: now}) }, now},
+		{"intent", func(c *tokenstore.Connection) { intent(c, now) }, now},
+		{"intent without a deadline", func(c *tokenstore.Connection) { intent(c, time.Time{}) }, time.Time{}},
+		{"the earlier: intent", func(c *tokenstore.Connection) {
+			c.Stage(tokenstore.Staged{Until: now.Add(1)})
+			intent(c, now)
+		}, now},
+		{"the earlier: staged", func(c *tokenstore.Connection) {
+			c.Stage(tokenstore.Staged{Until: now})
+			intent(c, now.Add(1))
+		}, now},
+	} {
+		c := plain.Clone()
+		tc.edit(&c)
+		if got := c.Due(); !got.Equal(tc.want) {
+			t.Errorf("%s: Due = %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+func TestIsID(t *testing.T) {
+	for range 100 {
+		if id := tokenstore.NewID(); !tokenstore.IsID(id) {
+			t.Fatalf("IsID(%q), which NewID made, = false", id)
+		}
+	}
+	for id, want := range map[string]bool{
+		"conn_a":                            true,
+		"conn_AZaz09":                       true,
+		"conn_" + strings.Repeat("a", 64):   true,
+		"conn_" + strings.Repeat("a", 65):   false,
+		"":                                  false,
+		"conn_":                             false,
+		"conn":                              false,
+		"CONN_a":                            false,
+		" conn_a":                           false,
+		"conn_a ":                           false,
+		"conn_a/b":                          false,
+		"conn_a.b":                          false,
+		"conn_a_b":                          false,
+		"conn_a-b":                          false,
+		"conn_ä":                            false,
+		"conn_\x00":                         false,
+		"conn_" + strings.Repeat("\xff", 3): false,
+	} {
+		if got := tokenstore.IsID(id); got != want {
+			t.Errorf("IsID(%q) = %v, want %v", id, got, want)
+		}
+	}
+}
+
+func TestScopesAndLinks(t *testing.T) {
+	c := tokenstore.Connection{RequestedScopes: []string{"a", "b", "c"}, Token: tokenstore.Token{Scopes: []string{"b", "z"}}}
+	if got := c.MissingScopes(); !slices.Equal(got, []string{"a", "c"}) {
+		t.Errorf("MissingScopes = %v, want [a c]", got)
+	}
+	for status, want := range map[tokenstore.Status]bool{
+		tokenstore.StatusInitiated: true, tokenstore.StatusFailed: true, tokenstore.StatusExpired: true,
+		tokenstore.StatusRevoked: true, tokenstore.StatusActive: false,
+	} {
+		c.Status, c.Disabled = status, false
+		if got := c.Connectable(); got != want {
+			t.Errorf("%s: Connectable = %v, want %v", status, got, want)
+		}
+		c.Disabled = true
+		if c.Connectable() {
+			t.Errorf("%s and disabled: Connectable = true", status)
+		}
+	}
+}
+
+// TestClone changes everything that a copy could share.
+func TestClone(t *testing.T) {
+	// Not made by Clone: the same again.
+	c, before := storetest.FullConnection(), storetest.FullConnection()
+	before.ID = c.ID
+	clone := c.Clone()
+	if diff := cmp.Diff(c, clone); diff != "" {
+		t.Fatalf("the clone differs (-want +got):\n%s", diff)
+	}
+	scribble(t, &clone)
+	if diff := cmp.Diff(before, c); diff != "" {
+		t.Errorf("changing the clone changed the connection (-want +got):\n%s", diff)
+	}
+	f, beforeFlow := storetest.FullFlow(), storetest.FullFlow()
+	beforeFlow.ExpiresAt = f.ExpiresAt
+	cloneFlow := f.Clone()
+	if diff := cmp.Diff(f, cloneFlow); diff != "" {
+		t.Fatalf("the clone differs (-want +got):\n%s", diff)
+	}
+	scribble(t, &cloneFlow)
+	if diff := cmp.Diff(beforeFlow, f); diff != "" {
+		t.Errorf("changing the clone changed the flow (-want +got):\n%s", diff)
+	}
+}

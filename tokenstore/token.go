@@ -1,0 +1,90 @@
+package tokenstore
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/lanyard-proxy/lanyard/secret"
+)
+
+// Token is one token response as kept (RFC 6749 section 5.1).
+type Token struct {
+	AccessToken  secret.String
+	RefreshToken secret.String // zero if the provider issued none
+	TokenType    string        // as the provider wrote it; empty means Bearer
+	IssuedAt     time.Time     // when the request for it was sent, UTC
+	// ExpiresAt is the end of the access token's life. Zero: it does not expire.
+	ExpiresAt time.Time
+	// ExpiryUnknown says that the provider did not tell the life and
+	// ExpiresAt is a guess: the token is renewed by it, but served on past it,
+	// and a 401 decides.
+	ExpiryUnknown bool
+	// RefreshExpiresAt is the end of the refresh token's life, zero if unknown.
+	RefreshExpiresAt time.Time
+	Scopes           []string          // granted (RFC 6749 section 3.3)
+	Metadata         map[string]string // what else the catalogue keeps of the answer
+	Generation       uint64            // counts the credentials of the connection, from 1
+}
+
+// Clone returns a copy that shares nothing with t.
+func (t Token) Clone() Token {
+	t.Scopes = slices.Clone(t.Scopes)
+	t.Metadata = maps.Clone(t.Metadata)
+	return t
+}
+
+// The margins before a token's end (docs/proxying.md).
+const (
+	maxSoftMargin = 5 * time.Minute
+	maxHardMargin = 10 * time.Second
+	minHardMargin = time.Second
+)
+
+// SoftAt returns when a renewal of t should begin behind the requests that use
+// it: a fifth of its life before its end, at most five minutes. Zero: never.
+func (t *Token) SoftAt() time.Time {
+	if t.ExpiresAt.IsZero() {
+		return time.Time{}
+	}
+	return t.ExpiresAt.Add(-min(t.life()/5, maxSoftMargin))
+}
+
+// HardAt returns when a request has to wait for a renewal of t: a tenth of its
+// life before its end, between one and ten seconds, never over half the life.
+// Zero: never, since t does not expire or its end is only guessed.
+func (t *Token) HardAt() time.Time {
+	if t.ExpiresAt.IsZero() || t.ExpiryUnknown {
+		return time.Time{}
+	}
+	life := t.life()
+	return t.ExpiresAt.Add(-min(max(life/10, minHardMargin), maxHardMargin, life/2))
+}
+
+func (t *Token) life() time.Duration { return max(t.ExpiresAt.Sub(t.IssuedAt), 0) }
+
+// Answer is what a token endpoint answered, before anything has read it. It is
+// stored before it is parsed, since a rotated refresh token may be in it.
+type Answer struct {
+	SentAt      time.Time // when the request was sent
+	ReceivedAt  time.Time
+	Status      int           // HTTP status code
+	ContentType string        // header Content-Type
+	RetryAfter  string        // header Retry-After
+	Body        secret.String // at most 1 MiB
+}
+
+// Intent is the promise to redeem a refresh token, stored before the token is
+// sent. While it is there, the outcome of that request is open.
+type Intent struct {
+	RefreshTokenHash string    // secret.String.Hash of the token that is sent
+	Generation       uint64    // the generation that is to be replaced
+	StartedAt        time.Time // UTC
+	// Deadline is the request's own limit, or, after an unknown outcome, when
+	// the same token is tried again.
+	Deadline time.Time
+	// Unknown counts the requests that were sent and not answered readably.
+	Unknown int
+	// Answer is what came back, nil until it did.
+	Answer *Answer
+}
