@@ -1,0 +1,223 @@
+package badgerstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+// CreateConnection implements tokenstore.Store.
+func (s *Store) CreateConnection(ctx context.Context, c tokenstore.Connection) (tokenstore.Connection, error) {
+	if err := checkID(c.ID); err != nil {
+		return tokenstore.Connection{}, fmt.Errorf("badgerstore: creating a connection: %w", err)
+	}
+	c = c.Clone()
+	err := s.write(ctx, func(w *write) error {
+		for _, key := range [][]byte{connectionKey(c.ID), deletedKey(c.ID)} {
+			if taken, err := exists(w.txn, key); err != nil {
+				return err
+			} else if taken {
+				return tokenstore.ErrExists
+			}
+		}
+		now := time.Now().UTC().Round(0)
+		if c.CreatedAt.IsZero() {
+			c.CreatedAt = now
+		}
+		c.UpdatedAt, c.Revision = now, 1
+		return s.putConnection(w, nil, &c)
+	})
+	if err != nil {
+		return tokenstore.Connection{}, fmt.Errorf("badgerstore: creating connection %q: %w", c.ID, err)
+	}
+	return c, nil
+}
+
+// Connection implements tokenstore.Store.
+func (s *Store) Connection(ctx context.Context, id string) (c tokenstore.Connection, err error) {
+	if err := ctx.Err(); err != nil {
+		return tokenstore.Connection{}, err
+	}
+	err = s.view(func(txn *badger.Txn) error {
+		c, err = s.connection(txn, id)
+		return err
+	})
+	if err != nil {
+		return tokenstore.Connection{}, fmt.Errorf("badgerstore: reading a connection: %w", err)
+	}
+	return c, nil
+}
+
+// UpdateConnection implements tokenstore.Store.
+func (s *Store) UpdateConnection(
+	ctx context.Context, id string, change func(*tokenstore.Connection) error,
+) (c tokenstore.Connection, err error) {
+	var refused error // by change: returned as it is
+	err = s.write(ctx, func(w *write) error {
+		old, err := s.connection(w.txn, id)
+		if err != nil {
+			return err
+		}
+		c = old.Clone()
+		if refused = change(&c); refused != nil {
+			c = old
+			return refused
+		}
+		if c.ID != id {
+			return errors.New("a connection's ID can't be changed")
+		}
+		c = c.Clone() // change may have kept what it was given
+		c.UpdatedAt, c.Revision = time.Now().UTC().Round(0), old.Revision+1
+		return s.putConnection(w, &old, &c)
+	})
+	switch {
+	case err == nil, errors.Is(err, tokenstore.ErrUnchanged):
+		return c, nil
+	case errors.Is(err, refused):
+		return tokenstore.Connection{}, err
+	}
+	return tokenstore.Connection{}, fmt.Errorf("badgerstore: changing a connection: %w", err)
+}
+
+// DeleteConnection implements tokenstore.Store.
+func (s *Store) DeleteConnection(ctx context.Context, id string) (c tokenstore.Connection, err error) {
+	err = s.write(ctx, func(w *write) error {
+		if c, err = s.connection(w.txn, id); err != nil {
+			return err
+		}
+		w.remove(connectionKey(id))
+		w.set(deletedKey(id), present)
+		s.putIndex(w, &c, nil)
+		return nil
+	})
+	if err != nil {
+		return tokenstore.Connection{}, fmt.Errorf("badgerstore: deleting a connection: %w", err)
+	}
+	return c, nil
+}
+
+// ListConnections implements tokenstore.Store. Each filter has a range of keys
+// of its own, so a page costs the reading of what is on it. A connection on the
+// page that can't be opened is an error, never left out.
+func (s *Store) ListConnections(
+	ctx context.Context, f tokenstore.Filter, cursor string, limit int,
+) (page []tokenstore.Connection, next string, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, "", err
+	}
+	if limit < 1 {
+		return nil, "", errors.New("badgerstore: limit of a list is less than 1")
+	}
+	prefix := s.keys.listPrefix(f)
+	start := prefix
+	if cursor != "" {
+		after, err := tokenstore.ParseCursor(cursor)
+		if err != nil {
+			return nil, "", fmt.Errorf("badgerstore: listing connections: %w", err)
+		}
+		start = append(s.keys.listKey(f, after), 0) // the key right after it
+	}
+	err = s.view(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
+		defer it.Close()
+		for it.Seek(start); it.Valid(); it.Next() {
+			if len(page) == limit { // and there is one more
+				next = tokenstore.PositionOf(&page[limit-1]).Cursor()
+				return nil
+			}
+			id := string(it.Item().Key()[len(prefix)+timeLen:])
+			c, err := s.connection(txn, id)
+			if errors.Is(err, tokenstore.ErrNotFound) || (err == nil && !f.Matches(&c)) {
+				err = tokenstore.ErrCorrupt // the index led to something else
+			}
+			if err != nil {
+				return fmt.Errorf("connection %q: %w", id, err)
+			}
+			page = append(page, c)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, "", fmt.Errorf("badgerstore: listing connections: %w", err)
+	}
+	return page, next, nil
+}
+
+// DueConnections implements tokenstore.Store, from the index alone: whoever
+// looks at a connection that is due asks it again.
+func (s *Store) DueConnections(ctx context.Context, t time.Time) (ids []string, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	end := string(appendTime([]byte(keyDue), t))
+	err = s.view(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(keyDue)})
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			key := string(it.Item().Key())
+			if key[:len(end)] > end {
+				break
+			}
+			ids = append(ids, key[len(end):])
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("badgerstore: finding what is due: %w", err)
+	}
+	return ids, nil
+}
+
+// connection reads a record and checks that it is the one asked for.
+func (s *Store) connection(txn *badger.Txn, id string) (c tokenstore.Connection, err error) {
+	if checkID(id) != nil {
+		return c, tokenstore.ErrNotFound
+	}
+	err = readValue(txn, connectionKey(id), func(revision uint64, sealed []byte) error {
+		c, err = s.codec.OpenConnection(sealed, s.id.associatedData(tokenstore.KindConnection, id, revision))
+		if err == nil && (c.ID != id || c.Revision != revision) {
+			err = fmt.Errorf("%w: it is another record", tokenstore.ErrCorrupt)
+		}
+		return err
+	})
+	return c, err
+}
+
+// putConnection writes c, which replaces old or is new.
+func (s *Store) putConnection(w *write, old, c *tokenstore.Connection) error {
+	sealed, err := s.codec.SealConnection(c, s.id.associatedData(tokenstore.KindConnection, c.ID, c.Revision))
+	if err != nil {
+		return err
+	}
+	w.set(connectionKey(c.ID), newValue(c.Revision, sealed))
+	s.putIndex(w, old, c)
+	return nil
+}
+
+// putIndex writes what differs between the index keys of old and c, one of
+// which may be nil.
+func (s *Store) putIndex(w *write, old, c *tokenstore.Connection) {
+	stale := make(map[string]bool)
+	if old != nil {
+		for _, key := range s.keys.indexKeys(old) {
+			stale[string(key)] = true
+		}
+	}
+	if c != nil {
+		for _, key := range s.keys.indexKeys(c) {
+			if stale[string(key)] {
+				delete(stale, string(key))
+				continue
+			}
+			w.set(key, present)
+		}
+	}
+	for key := range stale {
+		w.remove([]byte(key))
+	}
+}

@@ -1,0 +1,91 @@
+package badgerstore
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"time"
+
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+// The kinds of keys, by their first bytes. IDs stand at the end of a key, so
+// that nothing in them can be taken for a separator.
+const (
+	keyIdentity   = "m/identity" // → the identity file's bytes
+	keyConnection = "c/"         // ID → sealed connection
+	keyDeleted    = "x/"         // ID → nothing: a connection that was deleted
+	keyDue        = "d/"         // time, ID → nothing: when Connection.Due is
+	keyList       = "l/"         // digest of a filter, time, ID → nothing: what the filter shows
+	keyFlow       = "f/"         // ID → sealed flow
+	keyTaken      = "t/"         // ID → nothing: a flow that is taken and not finished
+)
+
+// present is the value of keys that say all by being there. It is not empty,
+// since an empty value is how Badger shows a damaged one.
+var present = []byte{1}
+
+const (
+	timeLen   = 12
+	digestLen = 16
+)
+
+// keyMaker builds keys. All that is no ID nor a time is digested: user IDs are
+// personal data, and keys stand in the directory's bytes as they are.
+type keyMaker struct{ indexKey []byte }
+
+func connectionKey(id string) []byte { return []byte(keyConnection + id) }
+func deletedKey(id string) []byte    { return []byte(keyDeleted + id) }
+func flowKey(id string) []byte       { return []byte(keyFlow + id) }
+func takenKey(id string) []byte      { return []byte(keyTaken + id) }
+
+// dueKey sorts by time. It returns nil for the zero time: never due.
+func dueKey(at time.Time, id string) []byte {
+	if at.IsZero() {
+		return nil
+	}
+	return append(appendTime([]byte(keyDue), at), id...)
+}
+
+// listPrefix begins the keys of the connections that f shows.
+func (m keyMaker) listPrefix(f tokenstore.Filter) []byte {
+	mac := hmac.New(sha256.New, m.indexKey)
+	for _, part := range []string{f.UserID, f.Integration, string(f.Status)} {
+		mac.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part)))) //nolint:gosec // no part is near 4 GiB
+		mac.Write([]byte(part))
+	}
+	return append([]byte(keyList), mac.Sum(nil)[:digestLen]...)
+}
+
+func (m keyMaker) listKey(f tokenstore.Filter, at tokenstore.Position) []byte {
+	return append(appendTime(m.listPrefix(f), at.CreatedAt), at.ID...)
+}
+
+// indexKeys returns the keys besides its own by which c is found: one for each
+// of the eight filters that show it, so that every list is one range of keys.
+func (m keyMaker) indexKeys(c *tokenstore.Connection) [][]byte {
+	keys := make([][]byte, 0, 9)
+	for bits := range 8 {
+		var f tokenstore.Filter
+		if bits&1 != 0 {
+			f.UserID = c.UserID
+		}
+		if bits&2 != 0 {
+			f.Integration = c.Integration
+		}
+		if bits&4 != 0 {
+			f.Status = c.Status
+		}
+		keys = append(keys, m.listKey(f, tokenstore.PositionOf(c)))
+	}
+	if due := dueKey(c.Due(), c.ID); due != nil {
+		keys = append(keys, due)
+	}
+	return keys
+}
+
+// appendTime appends t so that bytes sort as times do, before 1970 too.
+func appendTime(b []byte, t time.Time) []byte {
+	b = binary.BigEndian.AppendUint64(b, uint64(t.Unix())^(1<<63))  //nolint:gosec // the sign bit is flipped on purpose
+	return binary.BigEndian.AppendUint32(b, uint32(t.Nanosecond())) //nolint:gosec // below 1e9
+}

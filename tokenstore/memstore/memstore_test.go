@@ -1,0 +1,35 @@
+package memstore_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+	"github.com/lanyard-proxy/lanyard/tokenstore/memstore"
+	"github.com/lanyard-proxy/lanyard/tokenstore/storetest"
+)
+
+func TestStore(t *testing.T) {
+	storetest.Run(t, func(*testing.T) tokenstore.Store { return memstore.New() })
+}
+
+func TestFailWrites(t *testing.T) {
+	s, down := memstore.New(), errors.New("disk is full")
+	id := tokenstore.NewID()
+	c := tokenstore.Connection{ID: id}
+	if _, err := s.CreateConnection(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	s.FailWrites(down)
+	rename := func(c *tokenstore.Connection) error { c.Name = "new"; return nil }
+	if _, err := s.UpdateConnection(t.Context(), id, rename); !errors.Is(err, down) {
+		t.Errorf("UpdateConnection while writes fail = %v, want %v", err, down)
+	}
+	if got, err := s.Connection(t.Context(), id); err != nil || got.Name != "" {
+		t.Errorf("Connection after a failed write = %q, %v; want no name", got.Name, err)
+	}
+	s.FailWrites(nil)
+	if got, err := s.UpdateConnection(t.Context(), id, rename); err != nil || got.Name != "new" {
+		t.Errorf("UpdateConnection after the failure = %q, %v; want it to work", got.Name, err)
+	}
+}

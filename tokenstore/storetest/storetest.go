@@ -1,0 +1,151 @@
+// Package storetest is what tokenstore.Store means, as tests: every engine
+// passes Run.
+package storetest
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+// Run tests the contract. open returns an empty store, which Run closes.
+func Run(t *testing.T, open func(t *testing.T) tokenstore.Store) {
+	t.Helper()
+	for _, test := range []struct {
+		name string
+		run  func(c contract)
+	}{
+		{"create", contract.create},
+		{"unknown connection", contract.unknownConnection},
+		{"every field is kept", contract.everyField},
+		{"update", contract.update},
+		{"refused update", contract.refusedUpdate},
+		{"unchanged", contract.unchanged},
+		{"records are copies", contract.copies},
+		{"concurrent updates", contract.concurrentUpdates},
+		{"concurrent creates", contract.concurrentCreates},
+		{"delete", contract.deletion},
+		{"list filters", contract.listFilters},
+		{"list follows updates", contract.listFollows},
+		{"list pages", contract.listPages},
+		{"list while connections come and go", contract.listWhileChanging},
+		{"list misuse", contract.listMisuse},
+		{"due", contract.due},
+		{"flow", contract.flow},
+		{"every field of a flow is kept", contract.everyFlowField},
+		{"flow update", contract.flowUpdate},
+		{"flow is taken once", contract.takenOnce},
+		{"flows are forgotten", contract.forgottenFlows},
+		{"taken flows", contract.takenFlows},
+		{"ended context", contract.endedContext},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := open(t)
+			t.Cleanup(func() {
+				if err := s.Close(); err != nil {
+					t.Errorf("Close = %v", err)
+				}
+			})
+			test.run(contract{t, s})
+		})
+	}
+}
+
+// contract is one test of the suite with a store of its own.
+type contract struct {
+	*testing.T
+	s tokenstore.Store
+}
+
+// created stores a connection after edit, which may be nil, has had its say.
+func (c contract) created(edit func(*tokenstore.Connection)) tokenstore.Connection {
+	c.Helper()
+	conn := tokenstore.Connection{
+		ID: tokenstore.NewID(), Integration: "github", Provider: "github", UserID: "user-1",
+		Status: tokenstore.StatusActive, AuthScheme: tokenstore.AuthOAuth2,
+	}
+	if edit != nil {
+		edit(&conn)
+	}
+	conn, err := c.s.CreateConnection(c.Context(), conn)
+	if err != nil {
+		c.Fatalf("CreateConnection = %v", err)
+	}
+	return conn
+}
+
+// createdFlow stores an open flow after edit, which may be nil, has had its say.
+func (c contract) createdFlow(id string, edit func(*tokenstore.Flow)) tokenstore.Flow {
+	c.Helper()
+	now := time.Now().UTC()
+	f := tokenstore.Flow{
+		ID: id, Integration: "github", UserID: "user-1", ConnectionID: tokenstore.NewID(),
+		Stage: tokenstore.FlowOpen, CreatedAt: now, ExpiresAt: now.Add(tokenstore.FlowLife),
+	}
+	if edit != nil {
+		edit(&f)
+	}
+	if err := c.s.CreateFlow(c.Context(), f); err != nil {
+		c.Fatalf("CreateFlow = %v", err)
+	}
+	return f
+}
+
+func (c contract) want(what string, got, want error) {
+	c.Helper()
+	if !errors.Is(got, want) {
+		c.Errorf("%s = %v, want %v", what, got, want)
+	}
+}
+
+func (c contract) same(what string, got, want any) {
+	c.Helper()
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		c.Errorf("%s is not as expected (-want +got):\n%s", what, diff)
+	}
+}
+
+// stored checks that the store has exactly want.
+func (c contract) stored(want tokenstore.Connection) {
+	c.Helper()
+	got, err := c.s.Connection(c.Context(), want.ID)
+	if err != nil {
+		c.Errorf("Connection = %v", err)
+		return
+	}
+	c.same("the stored connection", got, want)
+}
+
+func (c contract) endedContext() {
+	conn, f := c.created(nil), c.createdFlow("flow", nil)
+	ctx, cancel := context.WithCancel(c.Context())
+	cancel()
+	ran := func() error { c.Error("a change ran under an ended context"); return nil }
+
+	_, err := c.s.CreateConnection(ctx, tokenstore.Connection{ID: tokenstore.NewID()})
+	c.want("CreateConnection", err, context.Canceled)
+	_, err = c.s.Connection(ctx, conn.ID)
+	c.want("Connection", err, context.Canceled)
+	_, err = c.s.UpdateConnection(ctx, conn.ID, func(*tokenstore.Connection) error { return ran() })
+	c.want("UpdateConnection", err, context.Canceled)
+	_, err = c.s.DeleteConnection(ctx, conn.ID)
+	c.want("DeleteConnection", err, context.Canceled)
+	_, _, err = c.s.ListConnections(ctx, tokenstore.Filter{}, "", 1)
+	c.want("ListConnections", err, context.Canceled)
+	_, err = c.s.DueConnections(ctx, time.Now())
+	c.want("DueConnections", err, context.Canceled)
+	c.want("CreateFlow", c.s.CreateFlow(ctx, f), context.Canceled)
+	_, err = c.s.Flow(ctx, f.ID)
+	c.want("Flow", err, context.Canceled)
+	_, err = c.s.UpdateFlow(ctx, f.ID, func(*tokenstore.Flow) error { return ran() })
+	c.want("UpdateFlow", err, context.Canceled)
+	_, err = c.s.TakenFlows(ctx)
+	c.want("TakenFlows", err, context.Canceled)
+	c.stored(conn)
+}
