@@ -1,0 +1,169 @@
+package provider
+
+import (
+	"fmt"
+	"time"
+)
+
+// How a client proves itself to the token endpoint (`client_auth`).
+const (
+	AuthBasic    = "basic"     // HTTP Basic, form-encoded first (RFC 6749 section 2.3.1)
+	AuthBasicRaw = "basic_raw" // HTTP Basic without that encoding, where a provider breaks on it
+	AuthPost     = "post"      // client_id and client_secret in the body
+	AuthNone     = "none"      // a public client: client_id in the body
+	// AuthOmit says nothing about the client. Only for revocation.
+	AuthOmit = "omit"
+)
+
+// What becomes of a refresh token when it is redeemed (`refresh.rotation`).
+const (
+	RotationSingleUse = "single_use" // a new one each time, the old one dead; the default
+	RotationGrace     = "grace"      // a new one each time, the old one taken for a while
+	RotationNone      = "none"       // it stays the same
+)
+
+const (
+	lifeNever   = "never"                   // `answer.life never`: access tokens don't end
+	forever     = time.Duration(-1)         // lifeNever, parsed
+	clientIDVar = "{client_id}"             // in revoke_url
+	bodyForm    = "form"                    // revoke.body
+	bodyJSON    = "json"                    // revoke.body
+	tokenAny    = "any"                     // revoke.token: the refresh token, else the access token
+	tokenAccess = "access"                  // revoke.token: always the access token
+	maxLife     = 365 * 24 * time.Hour      // of an access token; what is told beyond is capped
+	maxRefresh  = 20 * 365 * 24 * time.Hour // of a refresh token
+)
+
+// Entry describes a provider, in the words of a catalogue file. The same words
+// describe a provider of one's own in the configuration.
+type Entry struct {
+	// The provider's name for people. Default: the API's host.
+	Title string `json:"title,omitempty"`
+	// The issuer identifier (RFC 8414, RFC 9207). Where authorize_url or
+	// token_url is missing, endpoints are discovered from it at first use.
+	Issuer string `json:"issuer,omitempty"`
+	// The authorization endpoint (RFC 6749 section 3.1).
+	AuthorizeURL string `json:"authorize_url,omitempty"`
+	// The token endpoint (RFC 6749 section 3.2).
+	TokenURL string `json:"token_url,omitempty"`
+	// The revocation endpoint (RFC 7009); `{client_id}` stands for the client's.
+	RevokeURL string `json:"revoke_url,omitempty"`
+	// The introspection endpoint (RFC 7662).
+	IntrospectURL string `json:"introspect_url,omitempty"`
+	// The base URL of the API that requests are proxied to. Required.
+	APIURL string `json:"api_url,omitempty"`
+	// Further hosts that may see the token, with a port where needed. The
+	// scheme is api_url's.
+	Hosts []string `json:"hosts,omitempty"`
+	// How the client proves itself: `basic`, `basic_raw`, `post` or `none`.
+	// Default: what discovery says, else `basic`.
+	ClientAuth string `json:"client_auth,omitempty"`
+	// The scopes that may be asked for. Default: any.
+	Scopes []string `json:"scopes,omitempty"`
+	// Whether endpoints and API may be on loopback or private addresses, and
+	// on loopback without TLS.
+	AllowPrivate bool `json:"allow_private,omitempty"`
+
+	// What scopes allow, in plain words :: scope → text.
+	ScopeTexts map[string]string `json:"scope_texts,omitempty"`
+	// The authorization request.
+	Authorize AuthorizeEntry `json:"authorize,omitzero"`
+	// The token endpoint's answer.
+	Answer AnswerEntry `json:"answer,omitzero"`
+	// Refresh tokens.
+	Refresh RefreshEntry `json:"refresh,omitzero"`
+	// Revocation.
+	Revoke RevokeEntry `json:"revoke,omitzero"`
+	// Error codes beyond those of RFC 6749.
+	Errors ErrorsEntry `json:"errors,omitzero"`
+
+	// Where an operator learns how to register a client.
+	DocsURL string `json:"docs_url,omitempty"`
+	// Where the facts in this entry come from.
+	Sources []string `json:"sources,omitempty"`
+	// What in this entry is believed and was not checked.
+	Unchecked []string `json:"unchecked,omitempty"`
+}
+
+// AuthorizeEntry describes the authorization request.
+type AuthorizeEntry struct {
+	// Further parameters :: name → value.
+	Params map[string]string `json:"params,omitempty"`
+	// What stands between scopes. Default: a space.
+	ScopeSeparator string `json:"scope_separator,omitempty"`
+	// Why the provider breaks on PKCE (RFC 7636). Default: PKCE is used.
+	PKCEOff string `json:"pkce_off,omitempty"`
+}
+
+// AnswerEntry describes the token endpoint's answer.
+type AnswerEntry struct {
+	// Where a field stands if not at the top under its own name :: field →
+	// path with dots, such as `authed_user.access_token`.
+	Paths map[string]string `json:"paths,omitempty"`
+	// The life of an access token where the answer does not tell it: a
+	// duration such as `2h`, or `never`. Default: unknown.
+	Life string `json:"life,omitempty"`
+	// What else of the answer is kept with the token: paths with dots.
+	Metadata []string `json:"metadata,omitempty"`
+}
+
+// RefreshEntry describes refresh tokens.
+type RefreshEntry struct {
+	// What becomes of a redeemed refresh token: `single_use`, `grace` or
+	// `none`. Default: `single_use`.
+	Rotation string `json:"rotation,omitempty"`
+	// The life of a refresh token where the answer does not tell it, such as
+	// `720h`. Default: unknown.
+	Life string `json:"life,omitempty"`
+	// Whether a refresh has to name its scopes.
+	SendScope bool `json:"send_scope,omitempty"`
+}
+
+// RevokeEntry describes revocation where it differs from RFC 7009.
+type RevokeEntry struct {
+	// The HTTP method: `POST` or `DELETE`. Default: `POST`.
+	Method string `json:"method,omitempty"`
+	// How the client proves itself; `omit` leaves it out. Default: as at the
+	// token endpoint.
+	ClientAuth string `json:"client_auth,omitempty"`
+	// The body: `form` or `json`. Default: `form`.
+	Body string `json:"body,omitempty"`
+	// Which token is sent: `any` (the refresh token, else the access token)
+	// or `access`. Default: `any`.
+	Token string `json:"token,omitempty"`
+	// The parameter that carries it. Default: `token`, with token_type_hint
+	// beside it.
+	Param string `json:"param,omitempty"`
+	// Whether revoking one token leaves the account's other grants alive.
+	Single bool `json:"single,omitempty"`
+}
+
+// ErrorsEntry lists error codes beyond those of RFC 6749.
+type ErrorsEntry struct {
+	// The code or refresh token is dead, as invalid_grant says.
+	Dead []string `json:"dead,omitempty"`
+	// Our client is refused, as invalid_client says.
+	Client []string `json:"client,omitempty"`
+	// The user said no, as access_denied says at the callback.
+	Denied []string `json:"denied,omitempty"`
+}
+
+// discovered reports whether the endpoints have to be discovered.
+func (e *Entry) discovered() bool {
+	return e.Issuer != "" && (e.AuthorizeURL == "" || e.TokenURL == "")
+}
+
+// parseLife reads a life: empty is zero, lifeNever is forever.
+func parseLife(s string) (time.Duration, error) {
+	switch s {
+	case "":
+		return 0, nil
+	case lifeNever:
+		return forever, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < time.Second {
+		return 0, fmt.Errorf("%q is neither a duration such as 2h nor %s", s, lifeNever)
+	}
+	return d, nil
+}

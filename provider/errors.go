@@ -1,0 +1,127 @@
+package provider
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+// maxRetryAfter is the longest wait that a provider can ask for.
+const maxRetryAfter = 900 * time.Second
+
+// Codes of refusals that have no readable `error` of their own.
+const (
+	codeRedirect     = "redirect"
+	codeTooMany      = "too_many_requests"
+	codeUnstructured = "unstructured_refusal"
+	codeUnrecognized = "unrecognized_error"
+)
+
+// sendError says what an error of the transport means for the token that was
+// in the request. Once something was sent, the transport's own text is left
+// out: it may quote what the server wrote.
+func sendError(err error, withheld bool) error {
+	var timeout net.Error
+	if withheld {
+		if !quotable(err) {
+			err = errors.New("the connection could not be used")
+		}
+		return fmt.Errorf("%w: %w", tokenstore.ErrNotSent, err)
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("%w: %w", tokenstore.ErrOutcomeUnknown, context.Canceled)
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Errorf("%w: %w", tokenstore.ErrOutcomeUnknown, context.DeadlineExceeded)
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return fmt.Errorf("%w: the connection was reset", tokenstore.ErrOutcomeUnknown)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w: the connection ended before the answer did", tokenstore.ErrOutcomeUnknown)
+	}
+	return fmt.Errorf("%w: the answer could not be read", tokenstore.ErrOutcomeUnknown)
+}
+
+// quotable reports whether err is of the network or of TLS, whose texts hold
+// nothing that was sent over HTTP and tell an operator what is wrong.
+func quotable(err error) bool {
+	var network net.Error
+	var cert *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var alert tls.AlertError
+	return errors.As(err, &network) || errors.As(err, &cert) || errors.As(err, &record) || errors.As(err, &alert) ||
+		errors.Is(err, ErrAddressBlocked) || errors.Is(err, context.Canceled) || errors.Is(err, io.EOF)
+}
+
+// unreadable is the error of an answer that tells nothing.
+func unreadable(a *tokenstore.Answer, why string) error {
+	return fmt.Errorf("%w: HTTP %d, %s", tokenstore.ErrOutcomeUnknown, a.Status, why)
+}
+
+// refusal returns the refusal that a is, with its `error` if it has a readable
+// one. The grant is dead only by a structured code (RFC 6749 section 5.2).
+func (p *Provider) refusal(a *tokenstore.Answer, prev *tokenstore.Token, code string) *tokenstore.RefusalError {
+	e := &tokenstore.RefusalError{
+		Kind: tokenstore.RefusedForNow, Status: a.Status, RetryAfter: retryAfter(a), Code: p.safeCode(code, prev),
+	}
+	switch {
+	case a.Status < http.StatusBadRequest && a.Status >= http.StatusMultipleChoices:
+		e.Code = codeRedirect
+	case a.Status == http.StatusTooManyRequests:
+		if code == "" {
+			e.Code = codeTooMany
+		}
+	case code == "":
+		e.Code = codeUnstructured
+	case code == "slow_down" || code == "temporarily_unavailable":
+	case code == "invalid_grant" || slices.Contains(p.entry.Errors.Dead, code):
+		e.Kind = tokenstore.RefusedGrant
+	case code == "invalid_client" || code == "unauthorized_client" || slices.Contains(p.entry.Errors.Client, code):
+		e.Kind = tokenstore.RefusedClient
+	case code == "invalid_scope":
+		e.Kind = tokenstore.RefusedScope
+	case a.Status == http.StatusUnauthorized:
+		e.Kind = tokenstore.RefusedClient
+	}
+	return e
+}
+
+// safeCode returns code if it may stand in a log: it has the form of a code,
+// and is not an echo of something secret.
+func (p *Provider) safeCode(code string, prev *tokenstore.Token) string {
+	if !errorCode.MatchString(strings.ToLower(code)) {
+		return codeUnrecognized
+	}
+	for _, s := range []string{p.clientSecret.Reveal(), prev.AccessToken.Reveal(), prev.RefreshToken.Reveal()} {
+		if s != "" && strings.Contains(code, s) {
+			return codeUnrecognized
+		}
+	}
+	return strings.ToLower(code)
+}
+
+// retryAfter reads the header Retry-After (RFC 9110 section 10.2.3): seconds,
+// or a date, at most maxRetryAfter. Anything else is zero.
+func retryAfter(a *tokenstore.Answer) time.Duration {
+	text := strings.TrimSpace(a.RetryAfter)
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return time.Duration(min(max(n, 0), int64(maxRetryAfter/time.Second))) * time.Second
+	}
+	at, err := http.ParseTime(text)
+	if err != nil {
+		return 0
+	}
+	d := at.Sub(a.ReceivedAt).Seconds()
+	return time.Duration(min(max(math.Ceil(d), 0), maxRetryAfter.Seconds())) * time.Second
+}

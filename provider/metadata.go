@@ -1,0 +1,227 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	metadataLife  = time.Hour       // how long a document is taken as it is
+	metadataPause = 3 * time.Second // how long a failure is
+	metadataLimit = 5 * time.Second // of one request for a document
+	maxDocument   = 64 << 10        // of one document, in bytes
+)
+
+// metadata is what is read of an authorization server's metadata (RFC 8414
+// section 2, OpenID Connect Discovery 1.0 section 3).
+type metadata struct {
+	authorize, token, revoke, introspect string
+	authMethods                          []string // nil: not told
+	issRequired                          bool     // RFC 9207 section 3
+}
+
+// discovery finds a provider's endpoints at first use and keeps them. One
+// fetch runs at a time, for everybody who waits; whoever leaves early does not
+// stop it.
+type discovery struct {
+	entry     Entry
+	transport *http.Transport
+
+	mu     sync.Mutex // guards what follows
+	found  *metadata  // the last document that was good
+	err    error      // of the last fetch
+	until  time.Time  // when the next fetch is due
+	flight chan struct{}
+	cancel context.CancelFunc // ends the flight; nil while there is none
+	closed bool
+	wg     sync.WaitGroup
+}
+
+// get returns the metadata, fetching it where it is due.
+func (d *discovery) get(ctx context.Context) (*metadata, error) {
+	d.mu.Lock()
+	if time.Now().Before(d.until) {
+		defer d.mu.Unlock()
+		return d.last()
+	}
+	if d.flight == nil {
+		if d.closed {
+			d.mu.Unlock()
+			return nil, errors.New("discovery has ended")
+		}
+		d.start(ctx)
+	}
+	flight := d.flight
+	d.mu.Unlock()
+
+	select {
+	case <-flight:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for discovery: %w", ctx.Err())
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.last()
+}
+
+// last returns what is known. A document outlives fetches that fail: endpoints
+// hardly ever move, and a provider whose metadata is out may issue tokens.
+func (d *discovery) last() (*metadata, error) {
+	if d.found != nil {
+		return d.found, nil
+	}
+	return nil, d.err
+}
+
+// start begins a fetch with its own deadline. d.mu is held.
+func (d *discovery) start(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*metadataLimit)
+	flight := make(chan struct{})
+	d.flight, d.cancel = flight, cancel
+	d.wg.Go(func() {
+		defer cancel()
+		md, err := d.fetch(ctx)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.err, d.until = err, time.Now().Add(metadataPause)
+		if err == nil {
+			d.found, d.until = md, time.Now().Add(metadataLife)
+		}
+		d.flight, d.cancel = nil, nil
+		close(flight)
+	})
+}
+
+// close ends a fetch that is under way and waits for it.
+func (d *discovery) close() {
+	d.mu.Lock()
+	d.closed = true
+	if d.cancel != nil {
+		d.cancel()
+	}
+	d.mu.Unlock()
+	d.wg.Wait()
+}
+
+// fetch returns the first good document.
+func (d *discovery) fetch(ctx context.Context) (*metadata, error) {
+	openID, oauth := metadataURLs(d.entry.Issuer)
+	md, err := d.read(ctx, openID)
+	if err == nil {
+		return md, nil
+	}
+	md, err2 := d.read(ctx, oauth)
+	if err2 == nil {
+		return md, nil
+	}
+	return nil, fmt.Errorf("discovery at %s: %w; %w", d.entry.Issuer, err, err2)
+}
+
+// metadataURLs returns where an issuer's metadata may be. OpenID Connect
+// appends to the issuer's path, RFC 8414 section 3.1 inserts before it.
+func metadataURLs(issuer string) (openID, oauth string) {
+	u, err := url.Parse(issuer)
+	if err != nil { // Validate has parsed it
+		return "", ""
+	}
+	path := strings.TrimSuffix(u.EscapedPath(), "/")
+	origin := u.Scheme + "://" + u.Host
+	return origin + path + "/.well-known/openid-configuration",
+		origin + "/.well-known/oauth-authorization-server" + path
+}
+
+func (d *discovery) read(ctx context.Context, rawURL string) (*metadata, error) {
+	ctx, cancel := context.WithTimeout(ctx, metadataLimit)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, rawURL, http.NoBody)
+	if err != nil {
+		return nil, errors.New("not a URL")
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "lanyard")
+	res, err := d.transport.RoundTrip(req) // follows no redirect
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", req.URL.Path, err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: HTTP %d", req.URL.Path, res.StatusCode)
+	}
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxDocument+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", req.URL.Path, err)
+	}
+	if len(b) > maxDocument {
+		return nil, fmt.Errorf("%s: longer than 64 KiB", req.URL.Path)
+	}
+	md, err := d.parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", req.URL.Path, err)
+	}
+	return md, nil
+}
+
+// parse reads a document and checks all of it that will be used.
+func (d *discovery) parse(b []byte) (*metadata, error) {
+	doc, err := decodeObject(b)
+	if err != nil {
+		return nil, err
+	}
+	// RFC 8414 section 3.3: "The issuer value returned MUST be identical to
+	// the authorization server's issuer identifier value".
+	if doc["issuer"] != d.entry.Issuer {
+		return nil, errors.New("it names another issuer")
+	}
+	md := &metadata{}
+	for _, f := range []struct {
+		name, byHand string
+		required     bool
+		into         *string
+	}{
+		{"authorization_endpoint", d.entry.AuthorizeURL, true, &md.authorize},
+		{"token_endpoint", d.entry.TokenURL, true, &md.token},
+		{"revocation_endpoint", d.entry.RevokeURL, false, &md.revoke},
+		{"introspection_endpoint", d.entry.IntrospectURL, false, &md.introspect},
+	} {
+		value, _ := doc[f.name].(string)
+		if f.byHand != "" || value == "" && !f.required {
+			continue
+		}
+		if _, err := checkURL(value, d.entry.AllowPrivate); err != nil {
+			return nil, fmt.Errorf("%s %w", f.name, err)
+		}
+		*f.into = value
+	}
+	md.issRequired, _ = doc["authorization_response_iss_parameter_supported"].(bool)
+	if list, ok := doc["token_endpoint_auth_methods_supported"].([]any); ok {
+		md.authMethods = []string{}
+		for _, m := range list {
+			if m, ok := m.(string); ok {
+				md.authMethods = append(md.authMethods, m)
+			}
+		}
+	}
+	return md, nil
+}
+
+// clientAuthOf chooses among the methods that a token endpoint takes. None
+// told means client_secret_basic (RFC 8414 section 2).
+func clientAuthOf(methods []string) (string, error) {
+	switch {
+	case methods == nil, slices.Contains(methods, "client_secret_basic"):
+		return AuthBasic, nil
+	case slices.Contains(methods, "client_secret_post"):
+		return AuthPost, nil
+	case slices.Contains(methods, "none"):
+		return AuthNone, nil
+	}
+	return "", errors.New("discovery: the provider takes none of client_secret_basic, client_secret_post and none; say client_auth if one of them works")
+}

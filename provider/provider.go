@@ -1,0 +1,220 @@
+// Package provider speaks to one OAuth authorization server, as an Entry of
+// the catalogue describes it: authorization URLs, the token endpoint,
+// revocation, introspection and discovery.
+//
+// It never retries. A code and a rotating refresh token work once, so each
+// call sends one request at most, and its error says whether anything left
+// (tokenstore.ErrNotSent, tokenstore.ErrOutcomeUnknown). What came back is
+// handed over unread, to be stored before Parse looks at it.
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lanyard-proxy/lanyard/secret"
+)
+
+// Config says which client speaks to which provider.
+type Config struct {
+	Entry Entry // required, valid
+	// ClientID is the OAuth client identifier (RFC 6749 section 2.2). Required.
+	ClientID string
+	// ClientSecret is zero for a public client, which then names itself in the
+	// request's body whatever the entry's ClientAuth says.
+	ClientSecret secret.String
+	// RedirectURI is where the provider sends the browser back to, exactly as
+	// registered there. Required.
+	RedirectURI string
+}
+
+// Provider is one client at one authorization server. It is safe for
+// concurrent use. Close has to be called at its end.
+type Provider struct {
+	entry        Entry
+	clientID     string
+	clientSecret secret.String
+	redirectURI  string
+	clientAuth   string // empty: as discovery says
+	api          *url.URL
+	life         time.Duration // of an access token; zero: unknown, forever: never ends
+	refreshLife  time.Duration // of a refresh token; zero: unknown
+	transport    *http.Transport
+	discovery    *discovery // nil: every endpoint was given by hand
+}
+
+// New returns a Provider, or an error that names what is wrong with cfg.
+func New(cfg Config) (*Provider, error) {
+	e := cfg.Entry
+	if err := e.Validate(); err != nil {
+		return nil, err
+	}
+	switch {
+	case cfg.ClientID == "":
+		return nil, errors.New("client_id is missing")
+	case cfg.RedirectURI == "":
+		return nil, errors.New("the redirect URI is missing")
+	case e.ClientAuth == AuthNone && !cfg.ClientSecret.IsZero():
+		return nil, errors.New("client_auth none does not go with a client_secret")
+	}
+	p := &Provider{
+		entry: e, clientID: cfg.ClientID, clientSecret: cfg.ClientSecret, redirectURI: cfg.RedirectURI,
+		clientAuth: e.ClientAuth, transport: newTransport(e.AllowPrivate),
+	}
+	var err error
+	if p.api, err = url.Parse(e.APIURL); err != nil {
+		return nil, errors.New("api_url is not a URL")
+	}
+	if p.life, err = parseLife(e.Answer.Life); err != nil {
+		return nil, fmt.Errorf("answer.life: %w", err)
+	}
+	if p.refreshLife, err = parseLife(e.Refresh.Life); err != nil {
+		return nil, fmt.Errorf("refresh.life: %w", err)
+	}
+	if cfg.ClientSecret.IsZero() {
+		p.clientAuth = AuthNone
+	}
+	if e.discovered() {
+		p.discovery = &discovery{entry: e, transport: p.transport}
+	} else if p.clientAuth == "" {
+		p.clientAuth = AuthBasic
+	}
+	return p, nil
+}
+
+// newTransport returns the transport of one Provider's own requests.
+//
+// It honours no HTTP_PROXY: behind a proxy the guard in DialContext would see
+// the proxy's address instead of the provider's.
+func newTransport(allowPrivate bool) *http.Transport {
+	return &http.Transport{
+		DialContext:         DialContext(allowPrivate),
+		ForceAttemptHTTP2:   true,
+		TLSClientConfig:     tlsConfig(),
+		TLSHandshakeTimeout: 10 * time.Second,
+		// Many connections may expire at once; they share a few.
+		MaxIdleConnsPerHost: 16,
+		// A connection that the server is just closing loses the request that
+		// is put on it, and nobody knows then what became of the token in it.
+		// Servers keep idle connections for 5 s or longer.
+		IdleConnTimeout:        3 * time.Second,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+}
+
+// Close ends a discovery that is under way and closes idle connections.
+func (p *Provider) Close() {
+	if p.discovery != nil {
+		p.discovery.close()
+	}
+	p.transport.CloseIdleConnections()
+}
+
+// endpoints are the URLs in force, by hand or by discovery.
+type endpoints struct {
+	authorize, token, revoke, introspect string
+	clientAuth                           string // one of the Auth constants
+	issuer                               string // empty: not known
+	issRequired                          bool   // RFC 9207 section 2.3
+}
+
+// endpoints returns the provider's endpoints; those given by hand win.
+func (p *Provider) endpoints(ctx context.Context) (endpoints, error) {
+	ep := endpoints{
+		authorize: p.entry.AuthorizeURL, token: p.entry.TokenURL, revoke: p.entry.RevokeURL,
+		introspect: p.entry.IntrospectURL, clientAuth: p.clientAuth, issuer: p.entry.Issuer,
+	}
+	if p.discovery == nil {
+		return ep, nil
+	}
+	md, err := p.discovery.get(ctx)
+	if err != nil {
+		return endpoints{}, err
+	}
+	fill := func(have *string, found string) {
+		if *have == "" {
+			*have = found
+		}
+	}
+	fill(&ep.authorize, md.authorize)
+	fill(&ep.token, md.token)
+	fill(&ep.revoke, md.revoke)
+	fill(&ep.introspect, md.introspect)
+	ep.issRequired = md.issRequired
+	if ep.clientAuth == "" {
+		if ep.clientAuth, err = clientAuthOf(md.authMethods); err != nil {
+			return endpoints{}, err
+		}
+	}
+	return ep, nil
+}
+
+// Issuer returns the provider's issuer identifier, empty if it is not known,
+// and whether it promises to name itself in every authorization response
+// (RFC 9207). The error is that of discovery.
+func (p *Provider) Issuer(ctx context.Context) (issuer string, required bool, err error) {
+	ep, err := p.endpoints(ctx)
+	return ep.issuer, ep.issRequired, err
+}
+
+// Title returns the provider's name for people.
+func (p *Provider) Title() string {
+	if p.entry.Title != "" {
+		return p.entry.Title
+	}
+	return p.api.Hostname()
+}
+
+// API returns the base URL of the provider's API.
+func (p *Provider) API() *url.URL {
+	u := *p.api
+	return &u
+}
+
+// Hosts returns the further hosts, with a port where needed, that may see the
+// token. They are reached by the scheme of API.
+func (p *Provider) Hosts() []string { return slices.Clone(p.entry.Hosts) }
+
+// AllowPrivate reports whether endpoints and API may be on loopback and private
+// addresses.
+func (p *Provider) AllowPrivate() bool { return p.entry.AllowPrivate }
+
+// DeclaredScopes returns the scopes that may be asked for; none means any.
+func (p *Provider) DeclaredScopes() []string { return slices.Clone(p.entry.Scopes) }
+
+// ScopeText returns what a scope allows, in plain words for the user, or "" if
+// the catalogue does not say.
+func (p *Provider) ScopeText(scope string) string { return p.entry.ScopeTexts[scope] }
+
+// Inject returns the request header that carries the access token to the API,
+// and what stands before the token in it (RFC 6750 section 2.1).
+func (p *Provider) Inject() (header, prefix string) { return "Authorization", "Bearer " }
+
+// Grace reports whether a refresh token that was redeemed is taken again, for a
+// while or always, so that a refresh whose outcome is unknown may be repeated
+// at once.
+func (p *Provider) Grace() bool {
+	return p.entry.Refresh.Rotation == RotationGrace || p.entry.Refresh.Rotation == RotationNone
+}
+
+// RevokesSingle reports whether revoking one token leaves the account's other
+// grants to this client alive.
+func (p *Provider) RevokesSingle() bool { return p.entry.Revoke.Single }
+
+// Denied reports whether code, the `error` of an authorization response, means
+// that the user said no (RFC 6749 section 4.1.2.1: access_denied).
+func (p *Provider) Denied(code string) bool {
+	return code == "access_denied" || slices.Contains(p.entry.Errors.Denied, code)
+}
+
+// expand puts the client ID into a URL of the catalogue.
+func (p *Provider) expand(rawURL string) string {
+	return strings.ReplaceAll(rawURL, clientIDVar, url.PathEscape(p.clientID))
+}

@@ -1,0 +1,179 @@
+package provider
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/lanyard-proxy/lanyard/secret"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+// RequestLimit is the longest that one request to a token endpoint takes, its
+// answer included. It is the deadline of the intent that stands for it.
+const RequestLimit = 20 * time.Second
+
+// maxAnswer is how much of an answer is read, in bytes.
+const maxAnswer = 1 << 20
+
+// Exchange redeems an authorization code (RFC 6749 section 4.1.3): one POST,
+// whatever happens. The answer is not looked at. The error wraps
+// tokenstore.ErrNotSent if provably nothing of it left, else
+// tokenstore.ErrOutcomeUnknown.
+func (p *Provider) Exchange(ctx context.Context, code, codeVerifier secret.String) (tokenstore.Answer, error) {
+	form := url.Values{
+		"grant_type": {"authorization_code"}, "code": {code.Reveal()}, "redirect_uri": {p.redirectURI},
+	}
+	if p.entry.Authorize.PKCEOff == "" {
+		form.Set("code_verifier", codeVerifier.Reveal())
+	}
+	a, err := p.askToken(ctx, form)
+	if err != nil {
+		return tokenstore.Answer{}, fmt.Errorf("code exchange: %w", err)
+	}
+	return a, nil
+}
+
+// Refresh redeems t's refresh token (RFC 6749 section 6): one POST, whatever
+// happens. The answer is not looked at. The errors are those of Exchange.
+func (p *Provider) Refresh(ctx context.Context, t tokenstore.Token) (tokenstore.Answer, error) {
+	if t.RefreshToken.IsZero() {
+		return tokenstore.Answer{}, fmt.Errorf("token refresh: %w: there is no refresh token", tokenstore.ErrNotSent)
+	}
+	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {t.RefreshToken.Reveal()}}
+	if p.entry.Refresh.SendScope && len(t.Scopes) > 0 {
+		form.Set("scope", strings.Join(t.Scopes, p.scopeSeparator()))
+	}
+	a, err := p.askToken(ctx, form)
+	if err != nil {
+		return tokenstore.Answer{}, fmt.Errorf("token refresh: %w", err)
+	}
+	return a, nil
+}
+
+func (p *Provider) askToken(ctx context.Context, form url.Values) (tokenstore.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, RequestLimit)
+	defer cancel()
+	ep, err := p.endpoints(ctx)
+	if err != nil {
+		return tokenstore.Answer{}, fmt.Errorf("%w: %w", tokenstore.ErrNotSent, err)
+	}
+	return p.send(ctx, request{method: http.MethodPost, url: ep.token, clientAuth: ep.clientAuth, form: form})
+}
+
+// request is one request with the client's proof on it.
+type request struct {
+	method, url, clientAuth string
+	form                    url.Values
+	json                    bool // the form's values as a JSON object
+}
+
+// send sends r once and returns the whole answer, of whatever status. It goes
+// by the transport itself, not by an http.Client: no redirect is followed, so
+// that no answer can have the secrets sent elsewhere.
+func (p *Provider) send(ctx context.Context, r request) (tokenstore.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, RequestLimit)
+	defer cancel()
+	req, body, err := p.build(ctx, r)
+	if err != nil {
+		return tokenstore.Answer{}, fmt.Errorf("%w: %w", tokenstore.ErrNotSent, err)
+	}
+	a := tokenstore.Answer{SentAt: time.Now().UTC()}
+	res, err := p.transport.RoundTrip(req)
+	if err != nil {
+		return tokenstore.Answer{}, sendError(err, body.withhold())
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	if err != nil {
+		return tokenstore.Answer{}, sendError(err, false)
+	}
+	if len(b) > maxAnswer {
+		return tokenstore.Answer{}, fmt.Errorf("%w: the answer is longer than 1 MiB", tokenstore.ErrOutcomeUnknown)
+	}
+	a.ReceivedAt = time.Now().UTC()
+	a.Status = res.StatusCode
+	a.ContentType = res.Header.Get("Content-Type")
+	a.RetryAfter = res.Header.Get("Retry-After")
+	a.Body = secret.New(string(b))
+	return a, nil
+}
+
+// build makes the HTTP request. It leaves GetBody unset, without which the
+// transport has no way to send a body twice.
+func (p *Provider) build(ctx context.Context, r request) (*http.Request, *onceBody, error) {
+	var user, password string
+	switch id, pw := p.clientID, p.clientSecret.Reveal(); r.clientAuth {
+	case AuthBasic: // RFC 6749 section 2.3.1: both are form-encoded first
+		user, password = url.QueryEscape(id), url.QueryEscape(pw)
+	case AuthBasicRaw:
+		user, password = id, pw
+	case AuthPost:
+		r.form.Set("client_id", id)
+		r.form.Set("client_secret", pw)
+	case AuthNone:
+		r.form.Set("client_id", id)
+	}
+	text, contentType := r.form.Encode(), "application/x-www-form-urlencoded"
+	if r.json {
+		object := make(map[string]string, len(r.form))
+		for k := range r.form {
+			object[k] = r.form.Get(k)
+		}
+		b, err := json.Marshal(object)
+		if err != nil {
+			return nil, nil, errors.New("the body could not be encoded")
+		}
+		text, contentType = string(b), "application/json"
+	}
+	body := &onceBody{r: strings.NewReader(text)}
+	req, err := http.NewRequestWithContext(ctx, r.method, r.url, body)
+	if err != nil {
+		return nil, nil, errors.New("the endpoint is not a URL")
+	}
+	req.ContentLength = int64(len(text))
+	req.Header.Set("Content-Type", contentType)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "lanyard")
+	if user != "" {
+		req.SetBasicAuth(user, password)
+	}
+	return req, body, nil
+}
+
+// onceBody is a request body that knows whether any of it was handed out, and
+// can be withheld for good: the proof that a token never left.
+type onceBody struct {
+	r     *strings.Reader
+	state atomic.Int32
+}
+
+// The states of a onceBody.
+const (
+	bodyFresh int32 = iota
+	bodyRead
+	bodyWithheld
+)
+
+// Read implements io.Reader.
+func (b *onceBody) Read(p []byte) (int, error) {
+	b.state.CompareAndSwap(bodyFresh, bodyRead)
+	if b.state.Load() == bodyWithheld {
+		return 0, errors.New("request was given up")
+	}
+	return b.r.Read(p)
+}
+
+// Close implements io.Closer.
+func (b *onceBody) Close() error { return nil }
+
+// withhold reports whether nothing was read, and sees to it that nothing will
+// be: after an error the transport may still be about to write.
+func (b *onceBody) withhold() bool { return b.state.CompareAndSwap(bodyFresh, bodyWithheld) }
