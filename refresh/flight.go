@@ -1,0 +1,170 @@
+package refresh
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+// reason says why a renewal is asked for. It decides what has to be waited
+// for before the provider is asked, and what a dead refresh token means.
+type reason int
+
+const (
+	// dueRenewal: the token is near its end.
+	dueRenewal reason = iota
+	// refusedRenewal: an API refused the token, which was near its end anyway.
+	refusedRenewal
+	// forcedRenewal: an API refused a token that should have been good.
+	forcedRenewal
+	// askedRenewal: an operator wants it now.
+	askedRenewal
+)
+
+// accessTokenDead reports whether the access token is known not to be taken.
+func (w reason) accessTokenDead() bool { return w == refusedRenewal || w == forcedRenewal }
+
+// work is what is known of the renewals of one connection. It is there while
+// one is under way, and after one that failed or was forced.
+type work struct {
+	flight   *flight   // nil if none is under way
+	failures int       // in a row
+	retryAt  time.Time // nobody tries before
+	cause    error     // of the last failure
+	openTill time.Time // no due renewal before: an outcome is open
+	forcedAt time.Time // of the last forced renewal
+}
+
+// flight is one renewal under way, shared by all who wait for it.
+type flight struct {
+	done  chan struct{}
+	grant *tokenstore.Grant // after done
+	err   error             // after done
+}
+
+// renewBehind starts a renewal that nobody waits for, if it may start.
+func (r *Refresher) renewBehind(g *tokenstore.Grant) {
+	_, err := r.join(g.ConnectionID, g.Token.Generation, dueRenewal)
+	if err != nil && r.cfg.Logger.Core().Enabled(zap.DebugLevel) {
+		r.cfg.Logger.Debug("refresh put off", zap.String("connection_id", g.ConnectionID), zap.Error(err))
+	}
+}
+
+// renew starts or joins the flight of a connection and waits for it.
+func (r *Refresher) renew(ctx context.Context, id string, seen uint64, why reason) (*tokenstore.Grant, error) {
+	f, err := r.join(id, seen, why)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-f.done:
+		return f.grant, f.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// join returns the flight under way, or starts one. It returns an
+// *UnavailableError while a failure is too fresh to try again, and
+// ErrNotRenewed for the second forced renewal within forcedPause.
+func (r *Refresher) join(id string, seen uint64, why reason) (*flight, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := r.work[id]
+	if w != nil && w.flight != nil {
+		return w.flight, nil
+	}
+	if r.closing {
+		return nil, &tokenstore.UnavailableError{RetryAfter: minRetryAfter, Cause: errors.New("shutting down")}
+	}
+	now := time.Now()
+	if w == nil {
+		w = &work{}
+	}
+	if why != askedRenewal && now.Before(w.retryAt) {
+		return nil, unavailable(w.retryAt.Sub(now), w.cause)
+	}
+	if why == dueRenewal && now.Before(w.openTill) {
+		return nil, unavailable(w.openTill.Sub(now), errOutcomeOpen)
+	}
+	if why == forcedRenewal {
+		if !w.forcedAt.IsZero() && now.Before(w.forcedAt.Add(forcedPause)) {
+			return nil, tokenstore.ErrNotRenewed
+		}
+		w.forcedAt = now
+	}
+	r.tidy(now)
+	r.work[id] = w
+	f := &flight{done: make(chan struct{})}
+	w.flight = f
+	r.flights.Go(func() { r.fly(f, id, seen, why) })
+	return f, nil
+}
+
+// fly runs one renewal and leaves behind what the next one has to know.
+func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
+	f.grant, f.err = r.redeem(r.ctx, id, seen, why)
+
+	r.mu.Lock()
+	w := r.work[id]
+	w.flight = nil
+	un, failed := errors.AsType[*tokenstore.UnavailableError](f.err)
+	switch {
+	case failed && errors.Is(un.Cause, errOutcomeOpen):
+		w.openTill = time.Now().Add(un.RetryAfter)
+	case failed:
+		w.failures++
+		w.cause = un.Cause
+		w.retryAt = time.Now().Add(max(un.RetryAfter, backOff(w.failures)))
+		un.RetryAfter = clampRetry(time.Until(w.retryAt))
+	default:
+		w.failures, w.retryAt, w.openTill, w.cause = 0, time.Time{}, time.Time{}, nil
+		if w.forcedAt.IsZero() {
+			delete(r.work, id)
+		}
+	}
+	r.mu.Unlock()
+	close(f.done)
+}
+
+// tidyOver is how much work may be remembered before what is no longer needed
+// is looked for.
+const tidyOver = 4096
+
+// tidy forgets work that no longer matters. r.mu is held.
+func (r *Refresher) tidy(now time.Time) {
+	if len(r.work) < tidyOver {
+		return
+	}
+	for id, w := range r.work {
+		if w.flight == nil && now.After(w.retryAt) && now.After(w.openTill) && now.After(w.forcedAt.Add(forcedPause)) {
+			delete(r.work, id)
+		}
+	}
+}
+
+// The bounds of what callers are told to wait.
+const (
+	minRetryAfter = time.Second
+	maxRetryAfter = 15 * time.Minute
+)
+
+func clampRetry(d time.Duration) time.Duration { return min(max(d, minRetryAfter), maxRetryAfter) }
+
+func unavailable(after time.Duration, cause error) *tokenstore.UnavailableError {
+	return &tokenstore.UnavailableError{RetryAfter: clampRetry(after), Cause: cause}
+}
+
+// backOff returns how long to wait after the nth failure in a row: one second,
+// doubled each time up to a minute, give or take a fifth.
+func backOff(failures int) time.Duration {
+	d := time.Second << min(max(failures-1, 0), 6)
+	d = min(d, time.Minute)
+	jitter := 0.8 + 0.4*rand.Float64() //nolint:gosec // spreads load; nobody gains by guessing it
+	return time.Duration(float64(d) * jitter)
+}

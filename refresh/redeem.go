@@ -1,0 +1,319 @@
+package refresh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+// requestLimit is how long a token endpoint may take: the deadline of the
+// intent, and of the request itself.
+const requestLimit = 20 * time.Second
+
+// errMoved is returned inside an update when the record is no longer the one
+// that the renewal began with: somebody reconnected, revoked or deleted it.
+var errMoved = errors.New("connection has moved on")
+
+// errOutcomeOpen says that a refresh token waits for its time to be tried
+// again, after a request whose outcome nobody saw.
+var errOutcomeOpen = fmt.Errorf("waiting to try again: %w", tokenstore.ErrOutcomeUnknown)
+
+// redeem renews the token of a connection whose generation is seen: intent,
+// redeem, persist, serve. ctx is the Refresher's own.
+func (r *Refresher) redeem(ctx context.Context, id string, seen uint64, why reason) (*tokenstore.Grant, error) {
+	c, err := r.store.Connection(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("refresh: reading connection: %w", err)
+	}
+	if err := usable(c.Status, c.Disabled); err != nil {
+		return nil, err
+	}
+	if c.Token.Generation > seen {
+		return r.cache.put(&c), nil
+	}
+	p, ok := r.cfg.Provider(c.Integration)
+	if !ok {
+		return nil, fmt.Errorf("refresh: integration %q is not configured: %w", c.Integration, tokenstore.ErrNotActive)
+	}
+	if c.Intent != nil && c.Intent.Answer != nil {
+		return r.finish(ctx, p, &c, why) // an answer that was kept and not read
+	}
+	if c.Token.RefreshToken.IsZero() {
+		return r.withoutRefreshToken(ctx, &c, why)
+	}
+	if err := mayPresent(&c, why); err != nil {
+		return nil, err
+	}
+	c, err = r.writeIntent(ctx, &c)
+	if err != nil {
+		return r.orMoved(ctx, id, seen, err)
+	}
+	reqCtx, cancel := context.WithTimeout(ctx, requestLimit)
+	answer, err := p.Refresh(reqCtx, c.Token)
+	cancel()
+	if err != nil {
+		return nil, r.noAnswer(ctx, p, &c, err)
+	}
+	c, err = r.keepAnswer(ctx, &c, answer)
+	if err != nil {
+		return r.orMoved(ctx, id, seen, err)
+	}
+	return r.finish(ctx, p, &c, why)
+}
+
+// orMoved turns errMoved into what the connection has become: the token of a
+// reconnect is as good as a renewed one.
+func (r *Refresher) orMoved(ctx context.Context, id string, seen uint64, err error) (*tokenstore.Grant, error) {
+	if !errors.Is(err, errMoved) {
+		return nil, err
+	}
+	c, rerr := r.store.Connection(ctx, id)
+	if rerr != nil {
+		return nil, fmt.Errorf("refresh: reading connection again: %w", rerr)
+	}
+	if uerr := usable(c.Status, c.Disabled); uerr != nil {
+		return nil, uerr
+	}
+	if c.Token.Generation > seen {
+		return r.cache.put(&c), nil
+	}
+	return nil, err
+}
+
+// withoutRefreshToken decides what becomes of a token that nothing can renew.
+func (r *Refresher) withoutRefreshToken(ctx context.Context, c *tokenstore.Connection, why reason) (*tokenstore.Grant, error) {
+	over := !c.Token.ExpiresAt.IsZero() && !c.Token.ExpiryUnknown && !time.Now().Before(c.Token.ExpiresAt)
+	refusedForGood := why.accessTokenDead() && c.StatusReason != ""
+	if !over && !refusedForGood {
+		return nil, tokenstore.ErrNotRenewed
+	}
+	reason := c.StatusReason
+	if reason == "" {
+		reason = tokenstore.ReasonNoRefreshToken
+	}
+	return nil, r.expire(ctx, c, reason)
+}
+
+// expire writes that c must be reconnected and returns ErrReconnect.
+func (r *Refresher) expire(ctx context.Context, c *tokenstore.Connection, reason string) error {
+	_, err := r.store.UpdateConnection(ctx, c.ID, func(cur *tokenstore.Connection) error {
+		if !sameCredential(cur, c) {
+			return errMoved
+		}
+		cur.Expire(reason)
+		return nil
+	})
+	if err != nil {
+		return unavailable(0, fmt.Errorf("storing expiry: %w", err))
+	}
+	r.cfg.Logger.Warn("connection expired", zap.String("connection_id", c.ID),
+		zap.String("integration", c.Integration), zap.String("reason", reason))
+	return tokenstore.ErrReconnect
+}
+
+// mayPresent decides whether the refresh token may be sent while the outcome
+// of an earlier request with it is open: at the time that settleIntent set, or
+// before, if the access token turns out to be no use any more. An intent that
+// nobody settled is of a run that ended in the middle; it may be tried at once.
+func mayPresent(c *tokenstore.Connection, why reason) error {
+	if c.Intent == nil || c.Intent.Unknown == 0 {
+		return nil
+	}
+	now := time.Now()
+	wait := c.Intent.Deadline.Sub(now)
+	early := why.accessTokenDead() && !now.Before(c.Intent.StartedAt.Add(backOff(c.Intent.Unknown)))
+	if wait <= 0 || early {
+		return nil
+	}
+	return unavailable(wait, errOutcomeOpen)
+}
+
+// writeIntent stores that c's refresh token is about to be sent. An intent
+// without an answer that is there already is a request whose outcome nobody
+// saw: this program ended in the middle, or could not write.
+func (r *Refresher) writeIntent(ctx context.Context, c *tokenstore.Connection) (tokenstore.Connection, error) {
+	now := time.Now().UTC()
+	next, err := r.store.UpdateConnection(ctx, c.ID, func(cur *tokenstore.Connection) error {
+		if !sameCredential(cur, c) || usable(cur.Status, cur.Disabled) != nil {
+			return errMoved
+		}
+		unknown := 0
+		if cur.Intent != nil {
+			unknown = max(cur.Intent.Unknown, 1)
+		}
+		cur.Intent = &tokenstore.Intent{
+			RefreshTokenHash: cur.Token.RefreshToken.Hash(),
+			Generation:       cur.Token.Generation,
+			StartedAt:        now,
+			Deadline:         now.Add(requestLimit),
+			Unknown:          unknown,
+		}
+		return nil
+	})
+	if err != nil {
+		return next, unavailable(0, fmt.Errorf("storing refresh intent: %w", err))
+	}
+	return next, nil
+}
+
+// noAnswer writes down that a request brought no answer, and says why.
+func (r *Refresher) noAnswer(ctx context.Context, p Provider, c *tokenstore.Connection, cause error) error {
+	sent := !errors.Is(cause, tokenstore.ErrNotSent)
+	r.settleIntent(ctx, p, c, sent)
+	r.cfg.Logger.Warn("token endpoint gave no answer", zap.String("connection_id", c.ID),
+		zap.String("integration", c.Integration), zap.Bool("sent", sent), zap.Error(cause))
+	return unavailable(0, cause)
+}
+
+// settleIntent ends a try that brought no token. If the outcome of any try
+// with this refresh token is open, the intent stays, with the time of the next
+// try: soon where the provider has a grace window, else not before the access
+// token is at its end, since presenting a spent refresh token can end the
+// whole grant.
+func (r *Refresher) settleIntent(ctx context.Context, p Provider, c *tokenstore.Connection, unknown bool) {
+	_, err := r.store.UpdateConnection(ctx, c.ID, func(cur *tokenstore.Connection) error {
+		if !redeeming(cur, c) {
+			return tokenstore.ErrUnchanged
+		}
+		in := cur.Intent
+		in.Answer = nil
+		if unknown {
+			in.Unknown++
+		}
+		if in.Unknown == 0 {
+			cur.Intent = nil
+			return nil
+		}
+		next := time.Now().UTC().Add(backOff(in.Unknown))
+		if hard := cur.Token.HardAt(); !p.Grace() && hard.After(next) {
+			next = hard
+		}
+		in.Deadline = next
+		return nil
+	})
+	if err != nil {
+		// The intent stays open as it is, which is the safe reading of it.
+		r.cfg.Logger.Error("refresh intent not settled", zap.String("connection_id", c.ID), zap.Error(err))
+	}
+}
+
+// keepAnswer stores an answer before anything reads it. A store that can't
+// write is tried again until it can or the program ends: the old refresh token
+// must not be sent again meanwhile, since a new one is in the answer.
+func (r *Refresher) keepAnswer(ctx context.Context, c *tokenstore.Connection, a tokenstore.Answer) (tokenstore.Connection, error) {
+	for failures := 1; ; failures++ {
+		next, err := r.store.UpdateConnection(ctx, c.ID, func(cur *tokenstore.Connection) error {
+			if !redeeming(cur, c) {
+				return errMoved
+			}
+			cur.Intent.Answer = &a
+			return nil
+		})
+		switch {
+		case err == nil:
+			return next, nil
+		case errors.Is(err, errMoved) || errors.Is(err, tokenstore.ErrNotFound):
+			// Reconnected, revoked or deleted meanwhile: nobody needs the answer.
+			return next, unavailable(0, err)
+		}
+		r.cfg.Logger.Error("token answer not stored, trying again",
+			zap.String("connection_id", c.ID), zap.Int("attempt", failures), zap.Error(err))
+		select {
+		case <-time.After(backOff(failures)):
+		case <-ctx.Done():
+			return next, fmt.Errorf("refresh: storing token answer: %w", err)
+		}
+	}
+}
+
+// finish reads the answer that c's intent holds and makes what it says true.
+func (r *Refresher) finish(ctx context.Context, p Provider, c *tokenstore.Connection, why reason) (*tokenstore.Grant, error) {
+	next, err := p.Parse(*c.Intent.Answer, c.Token, c.RequestedScopes)
+	if err == nil {
+		g, err := r.commit(ctx, c, next)
+		if err != nil {
+			return r.orMoved(ctx, c.ID, c.Token.Generation, err)
+		}
+		return g, nil
+	}
+	refusal, readable := errors.AsType[*tokenstore.RefusalError](err)
+	if readable && refusal.Kind == tokenstore.RefusedGrant {
+		return nil, r.dead(ctx, c, why)
+	}
+	r.settleIntent(ctx, p, c, !readable)
+	r.cfg.Logger.Warn("token not refreshed", zap.String("connection_id", c.ID),
+		zap.String("integration", c.Integration), zap.Error(err))
+	var after time.Duration
+	if readable {
+		after = refusal.RetryAfter
+	}
+	return nil, unavailable(after, err)
+}
+
+// commit makes next the connection's token.
+func (r *Refresher) commit(ctx context.Context, c *tokenstore.Connection, next tokenstore.Token) (*tokenstore.Grant, error) {
+	rotated := !next.RefreshToken.Equal(c.Token.RefreshToken)
+	stored, err := r.store.UpdateConnection(ctx, c.ID, func(cur *tokenstore.Connection) error {
+		if !redeeming(cur, c) {
+			return errMoved
+		}
+		next.Generation = cur.Token.Generation + 1
+		cur.Token, cur.Intent = next, nil
+		cur.StatusReason = ""
+		cur.LastRefreshedAt = c.Intent.Answer.ReceivedAt
+		if used := r.LastUsed(cur.ID); used.After(cur.LastUsedAt) {
+			cur.LastUsedAt = used.UTC()
+		}
+		return nil
+	})
+	if err != nil {
+		// The answer is in the store: the next flight reads it again.
+		return nil, unavailable(0, fmt.Errorf("storing token: %w", err))
+	}
+	r.cfg.Logger.Info("token refreshed", zap.String("connection_id", c.ID), zap.String("integration", c.Integration),
+		zap.Uint64("generation", stored.Token.Generation), zap.Bool("rotated", rotated))
+	return r.cache.put(&stored), nil
+}
+
+// dead writes that the provider refuses the refresh token for good. A valid
+// access token that nobody has refused goes on serving until its end.
+func (r *Refresher) dead(ctx context.Context, c *tokenstore.Connection, why reason) error {
+	reason := tokenstore.ReasonInvalidGrant
+	if c.Intent.Unknown > 0 {
+		reason = tokenstore.ReasonRefreshInterrupted
+	}
+	t := &c.Token
+	serves := t.ExpiresAt.IsZero() || t.ExpiryUnknown || time.Now().Before(t.ExpiresAt)
+	if why.accessTokenDead() || !serves {
+		return r.expire(ctx, c, reason)
+	}
+	_, err := r.store.UpdateConnection(ctx, c.ID, func(cur *tokenstore.Connection) error {
+		if !sameCredential(cur, c) {
+			return errMoved
+		}
+		cur.LoseRefreshToken(reason)
+		return nil
+	})
+	if err != nil {
+		return unavailable(0, fmt.Errorf("storing dead refresh token: %w", err))
+	}
+	r.cfg.Logger.Warn("refresh token is dead, access token still serves", zap.String("connection_id", c.ID),
+		zap.String("integration", c.Integration), zap.String("reason", reason), zap.Time("until", t.ExpiresAt))
+	return tokenstore.ErrReconnect
+}
+
+// sameCredential reports whether cur still holds the tokens that c held.
+func sameCredential(cur, c *tokenstore.Connection) bool {
+	return cur.Token.Generation == c.Token.Generation && cur.Token.RefreshToken.Equal(c.Token.RefreshToken)
+}
+
+// redeeming reports whether cur still waits for the outcome of c's intent: the
+// stored refresh token is the one that was sent.
+func redeeming(cur, c *tokenstore.Connection) bool {
+	return sameCredential(cur, c) && cur.Intent != nil && cur.Intent.RefreshTokenHash == c.Intent.RefreshTokenHash
+}

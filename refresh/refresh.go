@@ -1,0 +1,249 @@
+// Package refresh keeps the tokens of connections fresh: a valid one comes from
+// memory, one that is about to expire is renewed behind the requests that use
+// it, and only a request without a valid token waits.
+//
+// A renewal is one flight per connection, whoever asks for it (flight.go). It
+// writes an intent before it sends the refresh token, keeps the answer before
+// it reads it, and stores the new token before anybody uses it (redeem.go), so
+// that a crash at any point loses nothing that reached this machine.
+package refresh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+// Provider renews tokens at the authorization server of one integration.
+type Provider interface {
+	// Refresh presents t's refresh token once (RFC 6749 section 6) and returns
+	// what came back, unread. Its errors wrap tokenstore.ErrNotSent or
+	// tokenstore.ErrOutcomeUnknown.
+	Refresh(ctx context.Context, t tokenstore.Token) (tokenstore.Answer, error)
+	// Parse reads an answer: a token, a *tokenstore.RefusalError, or an error
+	// that wraps tokenstore.ErrOutcomeUnknown.
+	Parse(a tokenstore.Answer, prev tokenstore.Token, askedScopes []string) (tokenstore.Token, error)
+	// Grace reports whether the provider takes a refresh token again shortly
+	// after it was redeemed.
+	Grace() bool
+}
+
+// Config says what a Refresher works with. All fields but CacheSize are
+// required.
+type Config struct {
+	Store tokenstore.Store
+	// Provider returns the provider of an integration, false if the
+	// configuration has no such integration now.
+	Provider func(integration string) (Provider, bool)
+	Logger   *zap.Logger
+	// CacheSize is how many connections are kept in memory. Default: 100,000.
+	CacheSize int
+}
+
+// defaultCacheSize costs about 40 MB when it is full.
+const defaultCacheSize = 100_000
+
+// forcedPause is the least time between two renewals of one connection that
+// are forced by refused calls: an API that answers 401 to everything must not
+// make its token endpoint busy.
+const forcedPause = time.Minute
+
+// Refresher hands out valid tokens. Its methods are safe for concurrent use.
+type Refresher struct {
+	cfg   Config
+	cache *cache
+	store tokenstore.Store // the write-through one
+
+	ctx     context.Context //nolint:containedctx // the life of the flights, which outlive every caller
+	stop    context.CancelFunc
+	flights sync.WaitGroup
+
+	mu      sync.Mutex
+	closing bool             // guarded by mu
+	work    map[string]*work // guarded by mu :: connection ID → its renewal under way, or the last one's failure
+}
+
+// New returns a Refresher. Close has to be called at its end.
+func New(cfg Config) *Refresher {
+	if cfg.CacheSize <= 0 {
+		cfg.CacheSize = defaultCacheSize
+	}
+	r := &Refresher{cfg: cfg, cache: newCache(cfg.CacheSize), work: map[string]*work{}}
+	r.store = watched{Store: cfg.Store, cache: r.cache}
+	r.ctx, r.stop = context.WithCancel(context.Background())
+	return r
+}
+
+// Store returns the store through which everybody else has to write: what it
+// writes is what the next request sees.
+func (r *Refresher) Store() tokenstore.Store { return r.store }
+
+// Find returns the connection with this ID as it is now. It returns an error
+// that wraps tokenstore.ErrNotFound, ErrCorrupt or ErrUnavailable.
+func (r *Refresher) Find(ctx context.Context, id string) (*tokenstore.Grant, error) {
+	if g := r.cache.use(id, time.Now()); g != nil {
+		return g, nil
+	}
+	seen := r.cache.epoch(id)
+	c, err := r.store.Connection(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("refresh: finding connection: %w", err)
+	}
+	return r.cache.load(&c, seen), nil
+}
+
+// LastUsed returns when the connection's token was last handed out, as far as
+// memory goes back, or the zero time.
+func (r *Refresher) LastUsed(id string) time.Time { return r.cache.lastUsed(id) }
+
+// Token returns g, or what has become of it, with a token that its provider
+// can be expected to take. Only a request without one waits, and ctx is its
+// patience alone: the renewal goes on without it.
+//
+// Errors: tokenstore.ErrReconnect, ErrNotActive, *UnavailableError, the
+// store's own, ctx's.
+func (r *Refresher) Token(ctx context.Context, g *tokenstore.Grant) (*tokenstore.Grant, error) {
+	now := time.Now()
+	soft := g.Token.SoftAt()
+	if soft.IsZero() || now.Before(soft) {
+		return g, nil
+	}
+	if !g.Renewable && (g.Token.ExpiryUnknown || now.Before(g.Token.ExpiresAt)) {
+		return g, nil
+	}
+	if hard := g.Token.HardAt(); hard.IsZero() || now.Before(hard) {
+		r.renewBehind(g)
+		return g, nil
+	}
+	next, err := r.renew(ctx, g.ConnectionID, g.Token.Generation, dueRenewal)
+	if err == nil {
+		return next, nil
+	}
+	// Inside the hard margin the old token may still have seconds to live: a
+	// failed renewal fails no request before they are over.
+	if ctx.Err() == nil && time.Now().Before(g.Token.ExpiresAt) {
+		if cur, ferr := r.Find(ctx, g.ConnectionID); ferr == nil && cur.Status == tokenstore.StatusActive {
+			return g, nil
+		}
+	}
+	return nil, err
+}
+
+// Renew returns a token newer than the generation that an API has refused. If
+// there is one already, the provider is not asked.
+//
+// Errors are Token's, and tokenstore.ErrNotRenewed.
+func (r *Refresher) Renew(ctx context.Context, id string, refused uint64) (*tokenstore.Grant, error) {
+	g, err := r.Find(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if g.Token.Generation > refused {
+		return g, nil
+	}
+	why := forcedRenewal
+	if soft := g.Token.SoftAt(); !soft.IsZero() && !time.Now().Before(soft) {
+		why = refusedRenewal // it was due anyway
+	}
+	return r.renew(ctx, id, refused, why)
+}
+
+// Refresh renews the connection's token now, whatever its age.
+func (r *Refresher) Refresh(ctx context.Context, id string) error {
+	g, err := r.Find(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := usable(g.Status, g.Disabled); err != nil {
+		return err
+	}
+	_, err = r.renew(ctx, id, g.Token.Generation, askedRenewal)
+	return err
+}
+
+// Resolve looks after a connection whose refresh has an unknown outcome, once
+// its time has come.
+func (r *Refresher) Resolve(ctx context.Context, id string) {
+	c, err := r.store.Connection(ctx, id)
+	if err != nil || c.Intent == nil {
+		return
+	}
+	_, err = r.renew(ctx, id, c.Token.Generation, dueRenewal)
+	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, tokenstore.ErrNotActive) {
+		r.cfg.Logger.Warn("interrupted refresh not resolved yet",
+			zap.String("connection_id", id), zap.String("integration", c.Integration), zap.Error(err))
+	}
+}
+
+// recoverAtOnce bounds the renewals that a start brings at the same time.
+const recoverAtOnce = 16
+
+// Recover finishes what the last run left open, before the first request asks
+// for it: answers that were kept and not read, refreshes whose outcome nobody
+// saw. It returns when all were tried once, or ctx ends.
+func (r *Refresher) Recover(ctx context.Context) error {
+	farFuture := time.Now().AddDate(100, 0, 0)
+	ids, err := r.store.DueConnections(ctx, farFuture)
+	if err != nil {
+		return fmt.Errorf("refresh: looking for interrupted refreshes: %w", err)
+	}
+	slots := make(chan struct{}, recoverAtOnce)
+	var wg sync.WaitGroup
+	for _, id := range ids {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			wg.Wait()
+			return ctx.Err()
+		}
+		wg.Go(func() {
+			r.Resolve(ctx, id)
+			<-slots
+		})
+	}
+	wg.Wait()
+	return nil
+}
+
+// Close lets no new renewal begin and waits for those under way. When ctx
+// ends first they are cut short: their intents stay, and the next start
+// resolves them.
+func (r *Refresher) Close(ctx context.Context) error {
+	r.mu.Lock()
+	r.closing = true
+	r.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		r.flights.Wait()
+		close(done)
+	}()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = fmt.Errorf("refresh: closing with refreshes under way: %w", ctx.Err())
+	}
+	r.stop()
+	<-done
+	return err
+}
+
+// usable returns why a connection with this status can't be used, or nil.
+func usable(s tokenstore.Status, disabled bool) error {
+	switch {
+	case disabled:
+		return tokenstore.ErrNotActive
+	case s == tokenstore.StatusActive:
+		return nil
+	case s == tokenstore.StatusExpired || s == tokenstore.StatusRevoked:
+		return tokenstore.ErrReconnect
+	default:
+		return tokenstore.ErrNotActive
+	}
+}
