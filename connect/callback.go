@@ -1,0 +1,208 @@
+package connect
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/lanyard-proxy/lanyard/secret"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+// response is an authorization response (RFC 6749 sections 4.1.2 and 4.1.2.1).
+// It has either a code or an error.
+type response struct {
+	state  secret.String
+	code   secret.String
+	errc   string // the `error`, as sent
+	iss    string
+	hasIss bool
+}
+
+// parseResponse reads a callback's query. "Response parameters MUST NOT be
+// included more than once" (RFC 6749 section 3.1): of two values, one may be
+// an attacker's. A token in the query is never taken (RFC 9700 section 2.1.2).
+func parseResponse(rawQuery string) (response, bool) {
+	q, _ := url.ParseQuery(rawQuery) // drops pairs it can't read, wherever the provider made them
+	for _, name := range []string{"state", "code", "error", "iss"} {
+		if len(q[name]) > 1 {
+			return response{}, false
+		}
+	}
+	resp := response{
+		state: secret.New(q.Get("state")), code: secret.New(q.Get("code")),
+		errc: q.Get("error"), iss: q.Get("iss"), hasIss: q.Has("iss"),
+	}
+	ok := !resp.state.IsZero() && resp.code.IsZero() == (resp.errc != "") && !q.Has("access_token")
+	return resp, ok
+}
+
+// callback serves {public_url}/callback/{name}. Whatever can't be tied to an
+// open flow of this integration changes nothing.
+func (h *Handler) callback(w http.ResponseWriter, r *http.Request, name, rawQuery string) {
+	resp, ok := parseResponse(rawQuery)
+	if !ok {
+		h.refuse(w, failure{codeStateInvalid, errors.New("callback without one state and either a code or an error")})
+		return
+	}
+	f, err := h.cfg.Store.Flow(r.Context(), resp.state.Hash())
+	switch {
+	case errors.Is(err, tokenstore.ErrNotFound):
+		h.refuse(w, failure{codeStateInvalid, errors.New("callback for an unknown state")})
+	case err != nil:
+		h.refuse(w, failure{codeProvisioning, err})
+	case f.Integration != name:
+		h.refuse(w, failure{codeStateInvalid, errors.New("callback of another integration than the flow's")})
+	case f.Stage != tokenstore.FlowOpen:
+		h.used(w, &f)
+	case !time.Now().Before(f.ExpiresAt):
+		h.end(w, r, f, failure{code: codeTimeout})
+	case !h.bound(r, &f) && resp.code.IsZero():
+		h.page(w, &f, failure{codeBrowserMismatch, errors.New("error callback without the flow's cookie")})
+	case !h.bound(r, &f):
+		// The code is in other hands than the flow: it must not be redeemed
+		// later either.
+		h.end(w, r, f, failure{codeBrowserMismatch, errors.New("callback without the flow's cookie")})
+	default:
+		h.respond(w, r, f, resp)
+	}
+}
+
+// respond goes on with a response that belongs to an open flow and came by the
+// flow's own browser.
+func (h *Handler) respond(w http.ResponseWriter, r *http.Request, f tokenstore.Flow, resp response) {
+	in, ok := h.integration(f.Integration)
+	if !ok {
+		h.end(w, r, f, failure{codeProvisioning, errIntegrationMissing})
+		return
+	}
+	if f.RedirectURL != "" && !h.registered(f.RedirectURL) {
+		h.end(w, r, f, failure{codeRedirectMismatch, errors.New("flow's redirect_url is no longer registered")})
+		return
+	}
+	err := checkIssuer(r.Context(), in.Provider, resp)
+	switch {
+	case errors.Is(err, errIssuer) && resp.code.IsZero():
+		h.page(w, &f, failure{codeIssuerMismatch, err})
+	case errors.Is(err, errIssuer):
+		h.end(w, r, f, failure{codeIssuerMismatch, err})
+	case err != nil:
+		h.end(w, r, f, failure{codeSourceError, err})
+	case resp.errc != "":
+		h.end(w, r, f, refusal(in.Provider, resp.errc))
+	default:
+		h.complete(w, r, f, in, resp.code)
+	}
+}
+
+var (
+	errIntegrationMissing = errors.New("flow's integration is no longer configured")
+	errIssuer             = errors.New("response is not from the flow's issuer")
+)
+
+// checkIssuer compares `iss` with the flow's issuer by "simple string
+// comparison" (RFC 9207 section 2.4), whenever it is there and where the server
+// promises to send it, on errors too.
+func checkIssuer(ctx context.Context, p Provider, resp response) error {
+	ctx, cancel := context.WithTimeout(ctx, discoverLimit)
+	defer cancel()
+	issuer, required, err := p.Issuer(ctx)
+	if err != nil {
+		return err
+	}
+	if required && !resp.hasIss || resp.hasIss && issuer != "" && resp.iss != issuer {
+		return errIssuer
+	}
+	return nil
+}
+
+// refusal says what an authorization error is for us (RFC 6749 section
+// 4.1.2.1). The provider's own words go no further than the log.
+func refusal(p Provider, errc string) failure {
+	err := errors.New("provider answered " + loggable(errc))
+	switch {
+	case p.Denied(errc):
+		return failure{codeUserDenied, err}
+	case errc == "invalid_scope":
+		return failure{codeInvalidScope, err}
+	}
+	return failure{codeSourceError, err}
+}
+
+// loggable returns an error code as it may stand in a log.
+func loggable(errc string) string {
+	if len(errc) > 64 || !scopeToken(errc) {
+		return "an unreadable error code"
+	}
+	return errc
+}
+
+// end finishes an open flow with a failure and answers.
+func (h *Handler) end(w http.ResponseWriter, r *http.Request, f tokenstore.Flow, x failure) {
+	ctx := context.WithoutCancel(r.Context())
+	now, err := h.cfg.Store.UpdateFlow(ctx, f.ID, func(f *tokenstore.Flow) error {
+		if err := f.Take(); err != nil {
+			return err
+		}
+		f.Finish(x.code)
+		return nil
+	})
+	switch {
+	case errors.Is(err, tokenstore.ErrFlowUsed):
+		h.usedNow(w, r, f)
+		return
+	case err != nil:
+		h.page(w, &f, failure{codeProvisioning, err})
+		return
+	}
+	h.failConnection(ctx, &now, x.code)
+	h.unbind(w, &now)
+	h.answer(w, &now, x)
+}
+
+// usedNow answers the one who came second to a flow.
+func (h *Handler) usedNow(w http.ResponseWriter, r *http.Request, f tokenstore.Flow) {
+	if now, err := h.cfg.Store.Flow(r.Context(), f.ID); err == nil {
+		f = now
+	}
+	h.used(w, &f)
+}
+
+// complete redeems the code and sends the browser on. The work is detached
+// from the browser's request: a browser that goes away cancels nothing.
+func (h *Handler) complete(w http.ResponseWriter, r *http.Request, f tokenstore.Flow, in Integration, code secret.String) {
+	began, closing := h.enter(f.ID)
+	switch {
+	case closing:
+		h.page(w, &f, failure{code: codeClosing})
+		return
+	case !began:
+		h.usedNow(w, r, f)
+		return
+	}
+	defer h.leave(f.ID)
+	ctx := context.WithoutCancel(r.Context())
+	taken, err := h.cfg.Store.UpdateFlow(ctx, f.ID, func(f *tokenstore.Flow) error { return f.Take() })
+	switch {
+	case errors.Is(err, tokenstore.ErrFlowUsed):
+		h.usedNow(w, r, f)
+		return
+	case err != nil:
+		h.page(w, &f, failure{codeProvisioning, err})
+		return
+	}
+	got, no := h.redeem(ctx, &taken, in, code)
+	h.unbind(w, &taken)
+	if no != nil {
+		h.answer(w, &taken, *no)
+		return
+	}
+	if taken.RedirectURL == "" {
+		h.success(w, in, &got.connection)
+		return
+	}
+	seeOther(w, returnURL(taken.RedirectURL,
+		"connection_id", got.connection.ID, "completion_code", got.completionCode, "state", taken.AppState))
+}

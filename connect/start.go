@@ -1,0 +1,143 @@
+package connect
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/lanyard-proxy/lanyard/secret"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+// start serves GET {public_url}/connect: it checks the link, stores a flow and
+// sends the browser to the provider, by way of a page where one is due.
+func (h *Handler) start(w http.ResponseWriter, r *http.Request, rawQuery string) {
+	p, err := h.cfg.Signer.Verify(rawQuery, time.Now())
+	switch {
+	case errors.Is(err, ErrLinkExpired):
+		h.refuse(w, failure{codeLinkExpired, err})
+		return
+	case err != nil:
+		h.refuse(w, failure{codeLinkInvalid, err})
+		return
+	}
+	if p.Integration == "" && p.ConnectionID == "" && len(h.cfg.Integrations) > 1 {
+		h.choose(w, p)
+		return
+	}
+	f, in, no := h.plan(r.Context(), p)
+	if no != nil {
+		h.answer(w, &f, *no)
+		return
+	}
+	cookie := random()
+	authURL, no := h.open(r.Context(), &f, in, cookie)
+	if no != nil {
+		h.answer(w, &f, *no)
+		return
+	}
+	h.bind(w, r, f.ID, cookie)
+	h.log.Debug("connect flow started", zap.String("integration", f.Integration), zap.String("user_id", f.UserID))
+	if in.Review || f.RedirectURL == "" {
+		h.review(w, &f, in, authURL)
+		return
+	}
+	seeOther(w, authURL)
+}
+
+// plan turns what a link says into a flow, or says why that can't be. The flow
+// it returns then still tells where the failure is to be shown.
+func (h *Handler) plan(ctx context.Context, p Params) (tokenstore.Flow, Integration, *failure) {
+	f := tokenstore.Flow{
+		Integration: p.Integration, UserID: p.UserID, AppState: p.State,
+		ConnectionID: p.ConnectionID, ConnectionName: p.ConnectionName, Labels: p.Labels,
+	}
+	switch {
+	case p.RedirectURL == "" && len(h.cfg.RedirectURLs) > 0:
+		return f, Integration{}, &failure{codeLinkInvalid, errors.New("link has no redirect_url, and some are registered")}
+	case p.RedirectURL != "" && !h.registered(p.RedirectURL):
+		return f, Integration{}, &failure{codeRedirectMismatch, errors.New("link's redirect_url is not registered")}
+	}
+	f.RedirectURL = p.RedirectURL
+
+	asked, granted := p.Scopes, []string(nil)
+	if p.ConnectionID == "" {
+		f.ConnectionID = tokenstore.NewID()
+	} else {
+		c, err := h.cfg.Store.Connection(ctx, p.ConnectionID)
+		switch {
+		case errors.Is(err, tokenstore.ErrNotFound),
+			err == nil && (c.UserID != p.UserID || p.Integration != "" && c.Integration != p.Integration):
+			return f, Integration{}, &failure{codeConnectionUnknown, errors.New("link's connection is not one of this user and integration")}
+		case err != nil:
+			return f, Integration{}, &failure{codeProvisioning, err}
+		}
+		f.Integration, f.Reconnect, granted = c.Integration, true, c.Token.Scopes
+		if len(asked) == 0 {
+			asked = c.RequestedScopes
+		}
+	}
+	in, ok := h.integration(f.Integration)
+	if !ok {
+		return f, in, &failure{codeLinkInvalid, errors.New("link's integration is not configured")}
+	}
+	f.Integration = in.Name
+	if len(asked) == 0 {
+		asked = in.Scopes
+	}
+	for _, s := range asked {
+		if len(in.DeclaredScopes) > 0 && !slices.Contains(in.DeclaredScopes, s) || !scopeToken(s) {
+			return f, in, &failure{codeInvalidScope, errors.New("link asks for a scope that the provider does not declare")}
+		}
+	}
+	f.Scopes = union(granted, asked)
+	return f, in, nil
+}
+
+// integration returns the integration with this name, or the only one for no
+// name.
+func (h *Handler) integration(name string) (Integration, bool) {
+	if name == "" && len(h.cfg.Integrations) == 1 {
+		for only := range h.cfg.Integrations {
+			name = only
+		}
+	}
+	in, ok := h.cfg.Integrations[name]
+	in.Name = name
+	if in.Title == "" {
+		in.Title = name
+	}
+	return in, ok
+}
+
+// scopeToken reports whether s has the form of RFC 6749 section 3.3.
+func scopeToken(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })
+}
+
+// open stores the flow and returns the address at the provider to which it
+// leads. The state is known to the browser alone: the store has its hash.
+func (h *Handler) open(ctx context.Context, f *tokenstore.Flow, in Integration, cookie string) (string, *failure) {
+	state := secret.New(random())
+	f.ID, f.CodeVerifier = state.Hash(), secret.New(random())
+	f.BrowserHash = secret.New(cookie).Hash()
+	f.Stage = tokenstore.FlowOpen
+	f.CreatedAt = time.Now().UTC()
+	f.ExpiresAt = f.CreatedAt.Add(tokenstore.FlowLife)
+
+	discover, cancel := context.WithTimeout(ctx, discoverLimit)
+	defer cancel()
+	authURL, err := in.Provider.AuthorizeURL(discover, state, f.CodeVerifier, slices.Clone(f.Scopes))
+	if err != nil {
+		return "", &failure{codeSourceError, err}
+	}
+	if err := h.cfg.Store.CreateFlow(ctx, *f); err != nil {
+		return "", &failure{codeProvisioning, err}
+	}
+	return authURL, nil
+}
