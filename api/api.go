@@ -1,0 +1,212 @@
+// Package api is Lanyard's management API: JSON under /v1 by which an app
+// begins, completes, lists, refreshes, revokes and deletes connections. It
+// never shows a token.
+//
+// Everything that comes in is read strictly (input.go): what is not understood
+// is refused before anything is changed. Errors are RFC 9457 problems with a
+// stable code (problem.go).
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+// Refresher renews tokens and knows when they were last used.
+type Refresher interface {
+	// Refresh renews the connection's token now, whatever its age. Its errors
+	// wrap tokenstore.ErrReconnect, ErrNotActive, ErrNotRenewed, an
+	// *tokenstore.UnavailableError, or the store's own.
+	Refresh(ctx context.Context, id string) error
+	// LastUsed returns when the connection last served a request, as far as
+	// memory goes back, or the zero time.
+	LastUsed(id string) time.Time
+}
+
+// Links makes signed connect links.
+type Links interface {
+	// Link returns the link that connects c, and when it ends. The browser
+	// returns to redirectURL, which is registered, or empty where none is;
+	// state is the app's and may be empty; scopes are what it asks for, nil for
+	// what c has asked for before.
+	Link(c tokenstore.Connection, redirectURL, state string, scopes []string) (link string, expires time.Time)
+}
+
+// Revoker ends grants at the provider of one integration.
+type Revoker interface {
+	// Revoke asks the provider once to revoke t (RFC 7009). The error wraps
+	// errors.ErrUnsupported if the provider has no way to do it; it holds no
+	// secret.
+	Revoke(ctx context.Context, t tokenstore.Token) error
+	// RevokesSingle reports whether revoking one token leaves the other grants
+	// of the same account alone.
+	RevokesSingle() bool
+}
+
+// Integration is what the API has to know of a configured integration.
+type Integration struct {
+	Name     string
+	Provider string   // the catalogue's name of its provider
+	Title    string   // the provider's name for people
+	Scopes   []string // asked for where a request names none
+	// DeclaredScopes are the scopes that may be asked for; empty means any.
+	DeclaredScopes []string
+	CallbackURL    string // the redirect URI to register at the provider
+	// CredentialHeader is the request header that carries the provider's
+	// credential. Empty means Authorization.
+	CredentialHeader string
+	Revoker          Revoker // nil if the provider can't revoke
+}
+
+// Config says what a Handler works with.
+type Config struct {
+	Store     tokenstore.Store // required; writes have to reach the Refresher's cache
+	Refresher Refresher        // required
+	Links     Links            // required
+	// Integrations are the configured ones.
+	Integrations map[string]Integration // :: name → integration
+	// RedirectURLs are the app's registered ones, compared byte for byte. The
+	// first is the default.
+	RedirectURLs []string
+	Keys         []guard.Key // the API keys, at least one
+	Local        guard.Local
+	// Ready returns why Lanyard can't serve now, or nil. Required.
+	Ready  func(ctx context.Context) error
+	Logger *zap.Logger // default: none
+}
+
+// Handler serves the API. Close has to be called at its end.
+type Handler struct {
+	cfg   Config
+	slots []string // the headers in which a credential may name a connection
+	log   *zap.Logger
+
+	ctx     context.Context //nolint:containedctx // the life of the revocations that go on after their request
+	stop    context.CancelFunc
+	retries sync.WaitGroup
+
+	mu       sync.Mutex
+	closed   bool // guarded by mu
+	retrying int  // guarded by mu; revocations under way behind their request
+}
+
+// New returns a Handler, or an error that names what cfg lacks.
+func New(cfg Config) (*Handler, error) {
+	switch {
+	case cfg.Store == nil, cfg.Refresher == nil, cfg.Links == nil, cfg.Ready == nil:
+		return nil, errors.New("api: store, refresher, links and ready are all required")
+	case len(cfg.Keys) == 0:
+		return nil, errors.New("api: an API key is required")
+	}
+	for _, k := range cfg.Keys {
+		if k.Value.IsZero() {
+			return nil, fmt.Errorf("api: API key %q is empty", k.Name)
+		}
+	}
+	h := &Handler{cfg: cfg, slots: []string{"Authorization"}, log: cfg.Logger}
+	for name, in := range cfg.Integrations {
+		if name != in.Name {
+			return nil, fmt.Errorf("api: integration %q is configured as %q", in.Name, name)
+		}
+		if in.CredentialHeader != "" {
+			h.slots = append(h.slots, in.CredentialHeader)
+		}
+	}
+	if h.log == nil {
+		h.log = zap.NewNop()
+	}
+	h.ctx, h.stop = context.WithCancel(context.Background())
+	return h, nil
+}
+
+// Close ends the revocations that are being tried again, and waits for them.
+func (h *Handler) Close() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.stop()
+	h.retries.Wait()
+}
+
+// Handles reports whether r is the API's: a path under /v1/ in a request that
+// names no connection for the proxy, since providers have /v1/ of their own.
+func (h *Handler) Handles(r *http.Request) bool {
+	if !strings.HasPrefix(r.URL.EscapedPath(), "/v1/") {
+		return false
+	}
+	if len(r.Header.Values("Connection-Id")) > 0 || len(r.Header.Values("User-Id")) > 0 {
+		return false
+	}
+	for _, slot := range h.slots {
+		if slices.ContainsFunc(r.Header.Values(slot), namesConnection) {
+			return false
+		}
+	}
+	return true
+}
+
+// namesConnection reports whether a credential is one for the proxy: KEY.conn_…
+// or, where the proxy is open, conn_… alone; bare, after a scheme, or as the
+// password of Basic (RFC 7617).
+func namesConnection(credential string) bool {
+	if strings.Contains(credential, ".conn_") || strings.HasPrefix(credential, "conn_") {
+		return true
+	}
+	scheme, rest, _ := strings.Cut(credential, " ")
+	rest = strings.TrimSpace(rest)
+	if !strings.EqualFold(scheme, "Basic") {
+		return strings.HasPrefix(rest, "conn_")
+	}
+	pair, err := base64.StdEncoding.DecodeString(rest)
+	_, password, _ := strings.Cut(string(pair), ":")
+	return err == nil && (strings.Contains(password, ".conn_") || strings.HasPrefix(password, "conn_"))
+}
+
+// ServeHTTP answers a request of the API. Handles has to be asked before.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := r.URL.EscapedPath()
+	if path == livePath || path == readyPath {
+		h.health(w, r, path)
+		return
+	}
+	status, body, problem := h.serve(w, r, path)
+	if problem != nil {
+		problem.Write(w)
+		return
+	}
+	h.write(w, status, body)
+}
+
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, path string) (int, any, *guard.Problem) {
+	if p := h.cfg.Local.Check(r); p != nil {
+		return 0, nil, p
+	}
+	if _, ok := guard.Match(h.cfg.Keys, guard.Bearer(r)); !ok {
+		return 0, nil, &guard.Problem{
+			Status: http.StatusUnauthorized, Code: "key_required",
+			Detail: "The API needs an API key: `Authorization: Bearer KEY`. A client key opens the proxy only.",
+		}
+	}
+	rt, id, p := find(w.Header(), r.Method, path)
+	if p != nil {
+		return 0, nil, p
+	}
+	in, p := read(w, r, id)
+	if p != nil {
+		return 0, nil, p
+	}
+	body, p := rt.run(h, r, in)
+	return rt.status, body, p
+}

@@ -1,0 +1,114 @@
+package api
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+func invalidRequest(format string, args ...any) *guard.Problem {
+	return &guard.Problem{
+		Status: http.StatusBadRequest, Code: "invalid_request",
+		Detail: fmt.Sprintf(format, args...),
+	}
+}
+
+// connectionNotFound is the one answer for an ID that is malformed, unknown or
+// deleted.
+func connectionNotFound() *guard.Problem {
+	return &guard.Problem{
+		Status: http.StatusNotFound, Code: "connection_not_found",
+		Detail: "There is no connection with this ID.",
+	}
+}
+
+func internalError() *guard.Problem {
+	return &guard.Problem{
+		Status: http.StatusInternalServerError, Code: "internal_error",
+		Detail: "Something went wrong inside Lanyard. Its log says what.",
+	}
+}
+
+// storeProblem turns an error of the store into an answer.
+func (h *Handler) storeProblem(err error) *guard.Problem {
+	switch {
+	case errors.Is(err, tokenstore.ErrNotFound):
+		return connectionNotFound()
+	case errors.Is(err, tokenstore.ErrCorrupt):
+		h.log.Error("record is damaged", zap.String("error_code", "store_corrupt"), zap.Error(err))
+		return &guard.Problem{
+			Status: http.StatusServiceUnavailable, Code: "store_corrupt",
+			Detail: "The record is there, but it is damaged and can't be read. An operator has to look at the store.",
+		}
+	case errors.Is(err, tokenstore.ErrUnavailable):
+		h.log.Error("store unavailable", zap.String("error_code", "store_unavailable"), zap.Error(err))
+		return &guard.Problem{
+			Status: http.StatusServiceUnavailable, Code: "store_unavailable",
+			Detail: "The store can't be asked now.",
+		}
+	default:
+		h.log.Error("request failed", zap.String("error_code", "internal_error"), zap.Error(err))
+		return internalError()
+	}
+}
+
+// refreshProblem turns an error of refreshing c into an answer.
+func (h *Handler) refreshProblem(err error, c tokenstore.Connection) *guard.Problem {
+	if un, ok := errors.AsType[*tokenstore.UnavailableError](err); ok {
+		return &guard.Problem{
+			Status: http.StatusServiceUnavailable, Code: "refresh_unavailable",
+			Detail:     "The provider's token endpoint did not renew the token. It may later.",
+			RetryAfter: un.RetryAfter,
+		}
+	}
+	switch {
+	case errors.Is(err, tokenstore.ErrReconnect):
+		return &guard.Problem{
+			Status: http.StatusFailedDependency, Code: "reconnect_required",
+			Detail: "The provider no longer takes this connection's credential. Its user has to connect again.",
+			Extra:  h.help(c, cmp.Or(h.reason(c), tokenstore.ReasonInvalidGrant), true),
+		}
+	case errors.Is(err, tokenstore.ErrNotActive):
+		return h.notActive(c, "This connection is not active, so there is nothing to refresh.")
+	case errors.Is(err, tokenstore.ErrNotRenewed):
+		return &guard.Problem{
+			Status: http.StatusConflict, Code: "not_refreshable",
+			Detail: "This connection has no refresh token: its access token serves as long as the provider takes it, and nothing can renew it.",
+		}
+	default:
+		return h.storeProblem(err)
+	}
+}
+
+// notActive says why c can't be used: in a word, and with a link where
+// connecting would help.
+func (h *Handler) notActive(c tokenstore.Connection, detail string) *guard.Problem {
+	reason := h.reason(c)
+	switch {
+	case reason == reasonIntegrationMissing:
+	case c.Disabled:
+		reason = "disabled"
+	case reason == "":
+		reason = strings.ToLower(string(c.Status))
+	}
+	return &guard.Problem{
+		Status: http.StatusConflict, Code: "connection_not_active", Detail: detail,
+		Extra: h.help(c, reason, c.Connectable()),
+	}
+}
+
+// help returns the members of a problem that connecting again may solve.
+func (h *Handler) help(c tokenstore.Connection, reason string, connectable bool) map[string]any {
+	extra := map[string]any{"reason": reason}
+	if link := h.connectURL(c); connectable && link != "" {
+		extra["connect_url"] = link
+	}
+	return extra
+}
