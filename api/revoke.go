@@ -14,11 +14,11 @@ import (
 
 // Why the provider was not asked to revoke (`provider_revoked_reason`).
 const (
-	spareUnasked     = "not_requested"       // ?revoke=false
-	spareNothing     = "nothing_to_revoke"   // no credential was held
-	spareNoEndpoint  = "no_endpoint"         // the provider can't revoke
-	spareSibling     = "shared_grant"        // it would end another connection's grant
-	spareMissing     = "integration_missing" // not configured, so that nobody can ask
+	spareUnasked     = "not_requested"                     // ?revoke=false
+	spareNothing     = "nothing_to_revoke"                 // no credential was held
+	spareNoEndpoint  = "no_endpoint"                       // the provider can't revoke
+	spareSibling     = "shared_grant"                      // it would end another connection's grant
+	spareMissing     = tokenstore.ReasonIntegrationMissing // not configured, so that nobody can ask
 	spareUnreachable = "provider_unavailable"
 )
 

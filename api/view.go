@@ -7,10 +7,9 @@ import (
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
-// reasonIntegrationMissing stands for the stored reason while a connection's
+// tokenstore.ReasonIntegrationMissing stands for the stored reason while a connection's
 // integration is not in the configuration. It is never stored: putting the
 // integration back is all it takes.
-const reasonIntegrationMissing = "integration_missing"
 
 // connectionView is a connection as the API shows it. It has no place for a
 // token.
@@ -96,7 +95,7 @@ func (h *Handler) single(c tokenstore.Connection) connectionView {
 // reason returns why c is in its state: a code, or nothing.
 func (h *Handler) reason(c tokenstore.Connection) string {
 	if _, ok := h.cfg.Integrations[c.Integration]; !ok {
-		return reasonIntegrationMissing
+		return tokenstore.ReasonIntegrationMissing
 	}
 	return c.StatusReason
 }

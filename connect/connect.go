@@ -94,6 +94,7 @@ type Handler struct {
 	cfg    Config
 	base   string // escaped path of PublicURL, without a slash at its end
 	secure bool   // PublicURL is https
+	origin string // what pages call the app that they send the user back to
 	log    *zap.Logger
 
 	mu      sync.Mutex // guards closing and active, and that running grows only before Close waits
@@ -115,14 +116,20 @@ func New(cfg Config) (*Handler, error) {
 			return nil, fmt.Errorf("connect: redirect_url %q: %w", u, err)
 		}
 	}
+	origin := cfg.AppName
 	if cfg.AppName == "" {
 		cfg.AppName = hostOf(append(slices.Clone(cfg.RedirectURLs), cfg.PublicURL.String())[0])
+		origin = cfg.AppName
+		if len(cfg.RedirectURLs) == 0 { // that name is our own host's, where there is nothing to go back to
+			origin = "the app you came from"
+		}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
 	return &Handler{
 		cfg:    cfg,
+		origin: origin,
 		base:   strings.TrimRight(cfg.PublicURL.EscapedPath(), "/"),
 		secure: cfg.PublicURL.Scheme == "https",
 		log:    cfg.Logger,

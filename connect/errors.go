@@ -164,9 +164,13 @@ func (h *Handler) answer(w http.ResponseWriter, f *tokenstore.Flow, x failure) {
 // page shows what became of f as a page, even where there is an app to tell.
 func (h *Handler) page(w http.ResponseWriter, f *tokenstore.Flow, x failure) {
 	rep := replies[x.code]
-	h.outcome(w, f, rep.status, outcomeView{
+	view := outcomeView{
 		Mark: rep.mark, Title: rep.title, Text: rep.text, Next: rep.next, Code: x.code, ErrorID: h.report(f, x),
-	})
+	}
+	if x.code == codeUserDenied { // the user's choice: there is nothing to support
+		view.Code = ""
+	}
+	h.outcome(w, f, rep.status, view)
 }
 
 // refuse shows a page for a request that belongs to no flow.

@@ -163,15 +163,18 @@ func (h *Handler) outcome(w http.ResponseWriter, f *tokenstore.Flow, status int,
 	if in, ok := h.integration(f.Integration); ok && f.Integration != "" {
 		provider = in.Title
 	}
-	names := strings.NewReplacer("{provider}", provider, "{app}", h.cfg.AppName)
-	view.Title, view.Text, view.Next = upperFirst(names.Replace(view.Title)), names.Replace(view.Text), names.Replace(view.Next)
+	names := strings.NewReplacer("{provider}", provider, "{app}", h.origin)
+	for _, text := range []*string{&view.Title, &view.Text, &view.Next} {
+		*text = upperFirst(names.Replace(*text))
+	}
 	view.frame = h.frame(view.Title)
 	h.render(w, status, "outcome", view)
 }
 
+// upperFirst makes a sentence of one that begins with our own words for a name.
 func upperFirst(s string) string {
-	if strings.HasPrefix(s, "your account") {
-		return "Y" + s[1:]
+	if strings.HasPrefix(s, "your account") || strings.HasPrefix(s, "the app") {
+		return strings.ToUpper(s[:1]) + s[1:]
 	}
 	return s
 }

@@ -33,6 +33,9 @@ const (
 	ReasonUserMismatch       = "user_mismatch"       // completed for another user than the link's
 	ReasonCompletionInvalid  = "completion_invalid"  // too many wrong completion codes
 	ReasonRevoked            = "revoked"             // revoked through the API
+	// ReasonIntegrationMissing is never stored: it is said of connections whose
+	// integration is not configured now.
+	ReasonIntegrationMissing = "integration_missing"
 )
 
 // AuthOAuth2 is the auth scheme of connections made by the connect flow.
