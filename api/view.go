@@ -7,10 +7,6 @@ import (
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
-// tokenstore.ReasonIntegrationMissing stands for the stored reason while a connection's
-// integration is not in the configuration. It is never stored: putting the
-// integration back is all it takes.
-
 // connectionView is a connection as the API shows it. It has no place for a
 // token.
 type connectionView struct {

@@ -1,0 +1,271 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	// graceRead is how long an app that is sending may take for its next
+	// bytes once the answer is complete, before its connection is cut.
+	graceRead = 50 * time.Millisecond
+	// lingerRead is how long the server may go on reading an app's body that
+	// nobody wants, so that the app sees the answer before a reset.
+	lingerRead = 500 * time.Millisecond
+)
+
+// errAttemptOver is what an attempt reads whose turn has passed.
+var errAttemptOver = errors.New("attempt is over")
+
+// source is the body of an app's request, which attempts to send it read one
+// after another. What is read is kept in the spool, up to a limit; while it
+// holds everything, a further attempt can begin.
+//
+// One goroutine reads the app, when the current attempt wants more than there
+// is. No attempt does so itself, since an HTTP/2 transport waits for the Read
+// it is in before it lets go of a request, and the app may stall for ever.
+type source struct {
+	body  io.Reader
+	limit int64
+
+	mu      sync.Mutex // guards what follows; not held while the app is read
+	changed *sync.Cond // on every change
+	current *attempt
+	held    bool   // the current attempt may not go on for now
+	spool   []byte // all that was read, unless lost
+	lost    bool   // more was read than the spool may keep
+	piece   []byte // once lost: what was read and not yet taken
+	err     error  // how the body ended
+	wanted  bool   // more is to be read
+	reading bool   // the app is being read
+	running bool   // the goroutine is there
+	last    bool   // no further attempt will begin
+	done    bool   // nothing more is to be read
+}
+
+// newSource returns a source that keeps limit bytes of body.
+func newSource(body io.Reader, limit int64) *source {
+	s := &source{body: body, limit: limit}
+	s.changed = sync.NewCond(&s.mu)
+	return s
+}
+
+// attempt reads a source from its start. Its source's lock guards it.
+type attempt struct {
+	s      *source
+	pos    int // in the spool
+	closed bool
+	atEOF  func() // called when the body has been read to its end
+}
+
+// begin ends the current attempt and starts another. It reports false if what
+// was read is lost.
+func (s *source) begin(atEOF func()) (*attempt, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopLocked()
+	if s.lost {
+		return nil, false
+	}
+	s.current = &attempt{s: s, atEOF: atEOF}
+	return s.current, true
+}
+
+// hold lets the current attempt have no more, while it is decided whether
+// there will be another. It reports whether there can be. A nil source has no
+// body and always can.
+func (s *source) hold() bool {
+	if s == nil {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = !s.lost
+	return s.held
+}
+
+// release lets the current attempt go on.
+func (s *source) release() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = false
+	s.changed.Broadcast()
+}
+
+// stop ends the current attempt.
+func (s *source) stop() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopLocked()
+}
+
+func (s *source) stopLocked() {
+	s.held = false
+	if s.current != nil {
+		s.current.closed = true
+	}
+	s.changed.Broadcast()
+}
+
+// ended reports whether the app's body was read to its end.
+func (s *source) ended() bool {
+	if s == nil {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err == io.EOF
+}
+
+// failed reports whether the app's body broke off.
+func (s *source) failed() bool {
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err != nil && s.err != io.EOF
+}
+
+// leave says that no further attempt will begin: the source ends with the
+// current one.
+func (s *source) leave() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = true
+	s.done = s.done || s.current == nil || s.current.closed
+	s.changed.Broadcast()
+}
+
+// finish ends the source and returns when nobody reads the app any more. An
+// app that does not send is cut off, so this takes a moment at most. major is
+// the version of HTTP that the app speaks.
+func (s *source) finish(rc *http.ResponseController, major int) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.done = true
+	s.stopLocked()
+	if s.reading {
+		grace := graceRead
+		if major != 1 {
+			grace = 0 // one stream of many: cutting it harms no answer
+		}
+		_ = rc.SetReadDeadline(time.Now().Add(grace))
+	}
+	for s.running {
+		s.changed.Wait()
+	}
+	if s.err != io.EOF && major == 1 {
+		_ = rc.SetReadDeadline(time.Now().Add(lingerRead))
+	}
+}
+
+// pump reads the app whenever more is wanted, until the body has ended or the
+// source is done.
+func (s *source) pump() {
+	buf := buffers.Get().(*[copyBuffer]byte)
+	defer buffers.Put(buf)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.done && (s.err == nil || len(s.piece) > 0) {
+		if !s.wanted {
+			s.changed.Wait()
+			continue
+		}
+		s.reading = true
+		s.mu.Unlock()
+		n, err := s.body.Read(buf[:])
+		s.mu.Lock()
+		s.reading, s.wanted, s.err = false, false, err
+		s.keep(buf[:n])
+		s.changed.Broadcast()
+	}
+	s.running, s.piece = false, nil
+	s.changed.Broadcast()
+}
+
+// keep stores what was read: in the spool as long as it may be sent again. What
+// one attempt asked for and another gets may go beyond the limit: it is no more
+// than one buffer, and the other has yet to read what stands before it.
+func (s *source) keep(b []byte) {
+	late := s.held || s.current.closed || s.current.pos < len(s.spool)
+	if !late && int64(len(s.spool)+len(b)) > s.limit {
+		s.lost, s.spool = true, nil
+	}
+	if s.lost {
+		s.piece = b
+		return
+	}
+	s.spool = append(s.spool, b...)
+}
+
+// Read implements io.Reader.
+func (a *attempt) Read(p []byte) (int, error) {
+	s := a.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		var n int
+		switch {
+		case a.closed:
+			return 0, errAttemptOver
+		case s.held:
+		case s.lost && len(s.piece) > 0:
+			n = copy(p, s.piece)
+			s.piece = s.piece[n:]
+			s.changed.Broadcast()
+			return n, a.end(len(s.piece) == 0)
+		case !s.lost && a.pos < len(s.spool):
+			n = copy(p, s.spool[a.pos:])
+			a.pos += n
+			return n, a.end(a.pos == len(s.spool))
+		case s.err != nil:
+			return 0, a.end(true)
+		case !s.wanted:
+			s.wanted = true
+			if !s.running {
+				s.running = true
+				go s.pump()
+			}
+			s.changed.Broadcast()
+		}
+		s.changed.Wait()
+	}
+}
+
+// end returns how the body ended, if it did and this was all of it.
+func (a *attempt) end(all bool) error {
+	if !all || a.s.err == nil {
+		return nil
+	}
+	if a.s.err == io.EOF {
+		a.atEOF()
+	}
+	return a.s.err
+}
+
+// Close implements io.Closer. The app's body is the server's to close.
+func (a *attempt) Close() error {
+	s := a.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.closed = true
+	s.done = s.done || (s.last && s.current == a)
+	s.changed.Broadcast()
+	return nil
+}

@@ -1,0 +1,197 @@
+package proxy
+
+import (
+	"encoding/base64"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/secret"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+// minKeyLength is the shortest key that a configuration may hold. A shorter
+// one in a header of the app's own is no key of ours.
+const minKeyLength = 32
+
+// caller is what a request says about who sends it and for which connection.
+type caller struct {
+	key secret.String
+	id  string
+	// slot is the header that named both, where that is not Authorization.
+	slot string
+
+	hasKey, hasID bool
+	ambiguous     bool // it says two things
+}
+
+func (c *caller) addKey(key string) {
+	k := secret.New(key)
+	if c.hasKey && !c.key.Equal(k) {
+		c.ambiguous = true
+	}
+	c.key, c.hasKey = k, true
+}
+
+func (c *caller) addID(id string) {
+	if c.hasID && c.id != id {
+		c.ambiguous = true
+	}
+	c.id, c.hasID = id, true
+}
+
+// readCaller reads every place where a key or a connection may stand. pathID
+// is the connection that the path names, if it does.
+func readCaller(h http.Header, pathID string) (caller, *guard.Problem) {
+	var c caller
+	c.one(h["Lanyard-Key"], c.addKey)
+	c.one(h["Connection-Id"], c.addID)
+	c.one(h["Authorization"], c.addAuthorization)
+	if pathID != "" {
+		c.addID(pathID)
+	}
+	if !c.hasID {
+		c.findSlot(h)
+	}
+	if c.ambiguous {
+		return c, &guard.Problem{
+			Status: http.StatusBadRequest, Code: "connection_ambiguous",
+			Detail: "The request names two connections or two keys. Name one, in one place.",
+		}
+	}
+	return c, nil
+}
+
+// one gives the only value of a header to add. Two values say two things.
+func (c *caller) one(values []string, add func(string)) {
+	if len(values) > 1 {
+		c.ambiguous = true
+	}
+	if len(values) > 0 {
+		add(values[0])
+	}
+}
+
+// addAuthorization reads `Bearer KEY`, `Bearer KEY.conn_…`, the same with any
+// other scheme or none, Basic with KEY.conn_… as the password, and
+// `Bearer conn_…`. What is neither is the app's own and says nothing.
+func (c *caller) addAuthorization(value string) {
+	scheme, credential, ok := strings.Cut(value, " ")
+	if !ok {
+		scheme, credential = "", value
+	}
+	credential = strings.TrimSpace(credential)
+	if strings.EqualFold(scheme, "Basic") {
+		credential = password(credential)
+	}
+	if key, id, ok := splitSlot(credential); ok {
+		c.addKey(key)
+		c.addID(id)
+		return
+	}
+	switch {
+	case tokenstore.IsID(credential):
+		c.addID(credential)
+	case strings.EqualFold(scheme, "Bearer"):
+		c.addKey(credential)
+	}
+}
+
+// findSlot looks for KEY.conn_… in the other headers: which of them is the
+// provider's own is only known once the connection is.
+func (c *caller) findSlot(h http.Header) {
+	for name, values := range h {
+		if len(values) != 1 || name == "Authorization" || dropped(name) {
+			continue
+		}
+		value := values[0]
+		key, id, ok := splitSlot(value[strings.LastIndexByte(value, ' ')+1:])
+		if !ok || !isKey(key) {
+			continue
+		}
+		c.addKey(key)
+		c.addID(id)
+		if c.slot != "" {
+			c.ambiguous = true
+		}
+		c.slot = name
+	}
+}
+
+// splitSlot splits KEY.conn_… at its last ".conn_".
+func splitSlot(s string) (key, id string, ok bool) {
+	i := strings.LastIndex(s, ".conn_")
+	if i < 0 || !tokenstore.IsID(s[i+1:]) {
+		return "", "", false
+	}
+	return s[:i], s[i+1:], true
+}
+
+func isKey(s string) bool {
+	if len(s) < minKeyLength {
+		return false
+	}
+	return strings.IndexFunc(s, func(r rune) bool {
+		return (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_'
+	}) < 0
+}
+
+// password returns the password of Basic credentials (RFC 7617 section 2).
+func password(encoded string) string {
+	b, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return ""
+	}
+	_, pass, _ := strings.Cut(string(b), ":")
+	return pass
+}
+
+// authorize reports why key does not open the proxy for r, or nil.
+func (h *Handler) authorize(r *http.Request, key secret.String) *guard.Problem {
+	if h.cfg.Open && directlyLocal(r) {
+		return nil
+	}
+	if _, ok := guard.Match(h.cfg.Keys, key); ok {
+		return nil
+	}
+	if _, ok := guard.Match(h.cfg.APIKeys, key); ok {
+		return &guard.Problem{
+			Status: http.StatusForbidden, Code: "not_allowed",
+			Detail: "This is an API key: it manages connections and signs links, and is not taken by the proxy. Use a client key.",
+		}
+	}
+	detail := "Send a client key, as `Lanyard-Key: KEY` or as `Authorization: Bearer KEY.conn_…`."
+	if h.cfg.Open {
+		detail = "The proxy is open to this machine only, on a unix socket or loopback and with no proxy between. From elsewhere, send a client key."
+	}
+	return &guard.Problem{Status: http.StatusUnauthorized, Code: "key_required", Detail: detail}
+}
+
+// directlyLocal reports whether r comes by a unix socket, or from loopback to
+// loopback with no sign that somebody else is behind it.
+func directlyLocal(r *http.Request) bool {
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if local == nil {
+		return false
+	}
+	if local.Network() == "unix" {
+		return true
+	}
+	return loopback(local.String()) && loopback(r.RemoteAddr) && !forwarded(r.Header)
+}
+
+func loopback(addr string) bool {
+	ap, err := netip.ParseAddrPort(addr)
+	return err == nil && ap.Addr().Unmap().IsLoopback()
+}
+
+func forwarded(h http.Header) bool {
+	for name := range h {
+		if name == "Forwarded" || name == "Via" || strings.HasPrefix(name, "X-Forwarded-") {
+			return true
+		}
+	}
+	return false
+}

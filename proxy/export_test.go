@@ -1,0 +1,4 @@
+package proxy
+
+// InsufficientScope is for the fuzz test of the WWW-Authenticate parser.
+var InsufficientScope = insufficientScope

@@ -1,0 +1,195 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// copyBuffer is how much of an answer is copied at a time.
+const copyBuffer = 32 << 10
+
+var buffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }} // :: *[copyBuffer]byte
+
+// errBadStatus is a final answer that HTTP does not have.
+var errBadStatus = errors.New("upstream answered with no final status")
+
+// forward sends an accepted request and passes the answer on. It returns the
+// status that was answered.
+func (h *Handler) forward(w http.ResponseWriter, r *http.Request, c *call) int {
+	rc := http.NewResponseController(w)
+	if hasBody(r) {
+		c.body = newSource(r.Body, h.spoolFor(r))
+		// An early answer must not wait for the body: HTTP/1 servers do
+		// otherwise. Where it isn't supported it isn't needed.
+		_ = rc.EnableFullDuplex()
+	}
+	defer c.body.finish(rc, r.ProtoMajor)
+	early := &interim{w: w, c: c, keepLinks: h.cfg.KeepLinks}
+	out := newRequest(r, c).WithContext(
+		httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: early.pass}))
+
+	res, err := h.send(out, c)
+	early.stop()
+	if err == nil {
+		defer func() { _ = res.Body.Close() }()
+		if !validStatus(res.StatusCode, out) {
+			err = errBadStatus
+		}
+	}
+	if err != nil {
+		if r.Context().Err() != nil || c.body.failed() {
+			panic(http.ErrAbortHandler) // the app is gone, or its body was none
+		}
+		closeAfter(w.Header(), r, c)
+		p := h.problemUpstream(err, c)
+		p.Write(w)
+		return p.Status
+	}
+	if !h.cfg.KeepLinks {
+		c.turnBack(res.Header)
+	}
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		tunnel(rc, c, res)
+		return res.StatusCode
+	}
+	answer(w, rc, r, c, res)
+	return res.StatusCode
+}
+
+// validStatus reports whether a final status can be passed on: the switch to
+// another protocol only if it was asked for.
+func validStatus(status int, out *http.Request) bool {
+	return status >= 200 || (status == http.StatusSwitchingProtocols && upgrade(out.Header) != "")
+}
+
+// hasBody reports whether a request has a body, be it of unknown length.
+func hasBody(r *http.Request) bool {
+	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
+}
+
+// newRequest returns the request that goes upstream, without its credential,
+// body and trailers.
+func newRequest(r *http.Request, c *call) *http.Request {
+	return &http.Request{
+		Method: r.Method, URL: c.target,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header:        outgoing(r.Header),
+		ContentLength: r.ContentLength, TransferEncoding: r.TransferEncoding,
+	}
+}
+
+// answer copies an upstream's answer.
+func answer(w http.ResponseWriter, rc *http.ResponseController, r *http.Request, c *call, res *http.Response) {
+	removeHop(res.Header)
+	header := w.Header()
+	// What the server said of itself would stand beside what the provider says.
+	delete(header, "Server")
+	delete(header, "Alt-Svc")
+	header["Content-Type"] = nil // nobody guesses one
+	maps.Copy(header, res.Header)
+	removeOwn(res.Trailer)
+	announced := slices.Sorted(maps.Keys(res.Trailer))
+	if len(announced) > 0 {
+		header["Trailer"] = []string{strings.Join(announced, ", ")}
+	}
+	closeAfter(header, r, c)
+	w.WriteHeader(res.StatusCode)
+	if !copyBody(w, rc, res) {
+		return
+	}
+	if len(res.Trailer) == 0 {
+		return
+	}
+	_ = rc.Flush() // keeps the server from finding a length, which rules trailers out
+	removeOwn(res.Trailer)
+	for name, values := range res.Trailer {
+		if !slices.Contains(announced, name) {
+			name = http.TrailerPrefix + name
+		}
+		header[name] = values
+	}
+}
+
+// closeAfter has an HTTP/1 connection closed after the answer if the app's
+// body is not at its end: what is left of it must never be taken for a request.
+func closeAfter(header http.Header, r *http.Request, c *call) {
+	if r.ProtoMajor == 1 && !c.body.ended() {
+		header["Connection"] = []string{"close"}
+	}
+}
+
+// copyBody copies the body as it comes. It reports false if the app is gone,
+// and panics if the upstream broke off.
+func copyBody(w http.ResponseWriter, rc *http.ResponseController, res *http.Response) bool {
+	buf := buffers.Get().(*[copyBuffer]byte)
+	defer buffers.Put(buf)
+	left := res.ContentLength
+	if left < 0 || left > copyBuffer {
+		_ = rc.Flush() // the header does not wait for the body
+	}
+	for {
+		n, err := res.Body.Read(buf[:])
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return false
+			}
+			left -= int64(n)
+		}
+		switch {
+		case err == io.EOF:
+			return true
+		case err != nil:
+			panic(http.ErrAbortHandler)
+		case n > 0 && left != 0:
+			_ = rc.Flush()
+		}
+	}
+}
+
+// interim passes on the answers that come before the final one.
+type interim struct {
+	w         http.ResponseWriter
+	c         *call
+	keepLinks bool
+
+	mu   sync.Mutex // guards done, and w until then
+	done bool
+}
+
+// pass is the hook of the transport's goroutine. A 100 is not passed on: the
+// server says it itself as soon as the upstream wants the body.
+func (i *interim) pass(code int, header textproto.MIMEHeader) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.done || code == http.StatusContinue {
+		return nil
+	}
+	h := http.Header(header)
+	removeOwn(h)
+	removeHop(h)
+	if !i.keepLinks {
+		i.c.turnBack(h)
+	}
+	own := i.w.Header()
+	saved := maps.Clone(own)
+	clear(own)
+	maps.Copy(own, h)
+	i.w.WriteHeader(code)
+	clear(own)
+	maps.Copy(own, saved)
+	return nil
+}
+
+// stop waits for an interim answer that is being passed on, and lets no other.
+func (i *interim) stop() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.done = true
+}

@@ -1,0 +1,245 @@
+// Package proxy is the app's way to a provider's API: it takes a request that
+// names a connection, puts that connection's token on it, and passes it and
+// its answer through as they are.
+//
+// The way of a request, top down, is Handler.ServeHTTP. It uses none of
+// httputil.ReverseProxy, which is not exact enough: that one re-encodes odd
+// queries, lets the server guess a Content-Type the upstream did not send,
+// forgets headers after a 1xx, and can't take a request body back for a replay.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+// defaultSpool is the part of a request body kept for a replay: larger than
+// nearly every JSON body, small beside what one connection costs anyway.
+const defaultSpool = 1 << 20
+
+// Grants knows the connections and keeps their tokens fresh.
+type Grants interface {
+	// Find returns the connection with this ID. It returns an error that wraps
+	// tokenstore.ErrNotFound, ErrCorrupt or ErrUnavailable.
+	Find(ctx context.Context, id string) (*tokenstore.Grant, error)
+	// Token returns g with a token that the provider should take, waiting for
+	// a refresh if it must. It returns an error that wraps
+	// tokenstore.ErrReconnect, ErrNotActive or *UnavailableError.
+	Token(ctx context.Context, g *tokenstore.Grant) (*tokenstore.Grant, error)
+	// Renew returns a grant newer than the generation that the provider
+	// refused, refreshing at most once for all that ask. It returns
+	// tokenstore.ErrNotRenewed where the refusal may as well be passed on.
+	Renew(ctx context.Context, id string, refused uint64) (*tokenstore.Grant, error)
+}
+
+// Upstream is where the connections of one integration lead, and how their
+// token is put on a request.
+type Upstream struct {
+	Integration string
+	// API is the provider's api_url.
+	API *url.URL
+	// Hosts are the further hosts that may see the token, as host or
+	// host:port, under API's scheme.
+	Hosts []string
+	// Header carries the token, after Prefix: "Authorization" and "Bearer ".
+	Header, Prefix string
+}
+
+// Config is what a Handler or a Transport is made of.
+type Config struct {
+	Grants Grants
+	// Upstream returns the upstream of an integration, and false for one that
+	// is not configured. It is asked for every request and must not block.
+	Upstream func(integration string) (*Upstream, bool)
+	// Keys open the proxy. Required unless Open.
+	Keys []guard.Key
+	// APIKeys are known so that a caller that uses one here can be told.
+	APIKeys []guard.Key
+	// Open asks for no key on a unix socket, nor where both ends of the TCP
+	// connection are on loopback and nothing says that a proxy is between.
+	Open bool
+	// Path lets a request name its connection by the path /c/conn_…/rest.
+	Path bool
+	// Integration limits the proxy to the connections of one. Empty: any.
+	Integration string
+	// Prefix is stripped from the escaped path, which must begin with it at a
+	// segment boundary: "/github". Empty: nothing.
+	Prefix string
+	// Local says which hosts and origins requests may come by.
+	Local guard.Local
+	// KeepLinks leaves Link, Location and Content-Location as the provider
+	// wrote them. By default those that point at its API are turned back to
+	// this proxy.
+	KeepLinks bool
+	// Spool is how many bytes of a request body are kept, so that it can be
+	// sent again after a 401. Default: 1 MiB.
+	Spool int64
+	// Transport reaches the upstreams. It must not decompress, use a proxy of
+	// the environment unasked, or follow redirects. Required.
+	Transport http.RoundTripper
+	// ConnectURL returns a link by which the user can connect g again, or "".
+	// Optional.
+	ConnectURL func(ctx context.Context, g *tokenstore.Grant) string
+	// Logger. Default: none.
+	Logger *zap.Logger
+}
+
+// Handler is the proxy. It is safe for concurrent use.
+type Handler struct {
+	cfg    Config
+	logger *zap.Logger
+}
+
+// New returns a Handler, or an error for a Config that can't work.
+func New(cfg Config) (*Handler, error) {
+	switch {
+	case cfg.Grants == nil || cfg.Upstream == nil || cfg.Transport == nil:
+		return nil, errors.New("proxy: Grants, Upstream and Transport are required")
+	case len(cfg.Keys) == 0 && !cfg.Open:
+		return nil, errors.New("proxy: no key is configured, and it is not open")
+	case cfg.Spool < 0:
+		return nil, errors.New("proxy: the spool can't be negative")
+	case cfg.Prefix != "" && (!strings.HasPrefix(cfg.Prefix, "/") || strings.HasSuffix(cfg.Prefix, "/")):
+		return nil, errors.New("proxy: the prefix must begin with a slash and not end with one")
+	}
+	if cfg.Spool == 0 {
+		cfg.Spool = defaultSpool
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	return &Handler{cfg: cfg, logger: cfg.Logger}, nil
+}
+
+// call is one request on its way.
+type call struct {
+	in       *http.Request // as the app sent it
+	grant    *tokenstore.Grant
+	upstream *Upstream
+	target   *url.URL // where it goes
+	body     *source  // the app's body, nil if it has none
+	// base is the URL under which the app reaches this upstream's API, for
+	// links: http://127.0.0.1:9080/github.
+	base string
+}
+
+// ServeHTTP implements http.Handler.
+//
+// It panics with http.ErrAbortHandler where an answer breaks off half-way or
+// nobody is left to answer, since only a connection cut says so.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	c, problem := h.accept(r)
+	if problem != nil {
+		if r.Context().Err() != nil {
+			panic(http.ErrAbortHandler)
+		}
+		if problem.Status == http.StatusMethodNotAllowed {
+			w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+		}
+		problem.Write(w)
+		return
+	}
+	status := h.forward(w, r, c)
+	if entry := h.logger.Check(zap.DebugLevel, "request proxied"); entry != nil {
+		entry.Write(zap.String("connection_id", c.grant.ConnectionID), zap.String("integration", c.grant.Integration),
+			zap.Int("status", status), zap.Duration("duration", time.Since(start)))
+	}
+}
+
+// accept decides whether a request may pass, and has its token in hand before
+// anything is sent.
+func (h *Handler) accept(r *http.Request) (*call, *guard.Problem) {
+	if p := h.cfg.Local.Check(r); p != nil {
+		return nil, p
+	}
+	if r.Method == http.MethodTrace || r.Method == http.MethodConnect {
+		return nil, &guard.Problem{
+			Status: http.StatusMethodNotAllowed, Code: "method_not_allowed",
+			Detail: "TRACE and CONNECT are not passed on: they could show the token to others.",
+		}
+	}
+	rt, p := h.route(r)
+	if p != nil {
+		return nil, p
+	}
+	c, p := h.open(r, rt.id)
+	if p != nil {
+		return nil, p
+	}
+	if c.target, p = rt.target(c.upstream, r.Header["Lanyard-Host"]); p != nil {
+		return nil, p
+	}
+	c.in = r
+	c.base = "http://" + r.Host + rt.prefix
+	if r.TLS != nil {
+		c.base = "https://" + r.Host + rt.prefix
+	}
+	return c, h.fetchToken(r.Context(), c)
+}
+
+// open finds the connection that r names, by its path or otherwise, if the
+// caller may use it.
+func (h *Handler) open(r *http.Request, pathID string) (*call, *guard.Problem) {
+	who, p := readCaller(r.Header, pathID)
+	if p != nil {
+		return nil, p
+	}
+	if p := h.authorize(r, who.key); p != nil {
+		return nil, p
+	}
+	if who.id == "" {
+		return nil, problemConnectionRequired()
+	}
+	c, p := h.find(r.Context(), who.id)
+	if p != nil {
+		return nil, p
+	}
+	// A header like X-Api-Key names a connection only where it is this
+	// provider's own place for a credential.
+	if who.slot != "" && who.slot != http.CanonicalHeaderKey(c.upstream.Header) {
+		return nil, problemConnectionRequired()
+	}
+	return c, nil
+}
+
+// find looks the connection up and refuses one that can't be used.
+func (h *Handler) find(ctx context.Context, id string) (*call, *guard.Problem) {
+	if !tokenstore.IsID(id) {
+		return nil, problemNotFound()
+	}
+	g, err := h.cfg.Grants.Find(ctx, id)
+	if err != nil {
+		return nil, h.problemOf(ctx, err, &tokenstore.Grant{ConnectionID: id})
+	}
+	if h.cfg.Integration != "" && g.Integration != h.cfg.Integration {
+		return nil, problemNotFound()
+	}
+	up, ok := h.cfg.Upstream(g.Integration)
+	if !ok {
+		return nil, problemIntegrationMissing()
+	}
+	if p := h.unusable(ctx, g); p != nil {
+		return nil, p
+	}
+	return &call{grant: g, upstream: up}, nil
+}
+
+// fetchToken replaces the grant of c by one whose token can be sent.
+func (h *Handler) fetchToken(ctx context.Context, c *call) *guard.Problem {
+	g, err := h.cfg.Grants.Token(ctx, c.grant)
+	if err != nil {
+		return h.problemOf(ctx, err, c.grant)
+	}
+	c.grant = g
+	return nil
+}

@@ -1,0 +1,171 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"strings"
+
+	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+// maxDrain is how much of a 401 is read so that its connection can be used
+// again: more costs more than a new connection.
+const maxDrain = 64 << 10
+
+// send sends a request with the credential of c. If the upstream refuses the
+// token, it is renewed and the request is sent once more; the second answer is
+// final. The error is a *refusalError if the connection turns out to be dead.
+func (h *Handler) send(out *http.Request, c *call) (*http.Response, error) {
+	res, err := h.attempt(out, c)
+	if err != nil || res.StatusCode != http.StatusUnauthorized || insufficientScope(res.Header) {
+		return res, err
+	}
+	// No more of the body may go to a request that is lost already; and the
+	// 401, which may have to be passed on, lives only while that request does.
+	replayable := c.body.hold()
+	next, err := h.cfg.Grants.Renew(out.Context(), c.grant.ConnectionID, c.grant.Token.Generation)
+	switch {
+	case errors.Is(err, tokenstore.ErrReconnect):
+		c.body.stop()
+		_ = res.Body.Close()
+		return nil, &refusalError{h.problemEnded(out.Context(), err, c.grant)}
+	case err != nil || next.Token.Generation <= c.grant.Token.Generation:
+		c.body.release()
+		return res, nil //nolint:nilerr // the provider's own 401 is the answer
+	case !replayable:
+		res.Header.Set("Lanyard-Hint", "token-refreshed")
+		return res, nil
+	}
+	if c.body.ended() {
+		_, _ = io.CopyN(io.Discard, res.Body, maxDrain)
+	}
+	_ = res.Body.Close()
+	c.grant = next
+	return h.attempt(out, c)
+}
+
+// attempt sends a clone of a request that carries the credential: what
+// handlers, logs and error routes see never does.
+func (h *Handler) attempt(out *http.Request, c *call) (*http.Response, error) {
+	req := out.WithContext(out.Context())
+	req.Header = maps.Clone(out.Header)
+	req.Header.Set(c.upstream.Header, c.upstream.Prefix+c.grant.Token.AccessToken.Reveal())
+	if c.body != nil {
+		var fill func()
+		req.Trailer, fill = trailers(c.in, c.upstream.Header)
+		begin := func() (io.ReadCloser, error) {
+			body, ok := c.body.begin(fill)
+			if !ok {
+				return nil, errAttemptOver
+			}
+			return body, nil
+		}
+		var err error
+		if req.Body, err = begin(); err != nil {
+			return nil, err
+		}
+		// For the transport's own second try, after a connection that the
+		// upstream had closed before it read anything.
+		req.GetBody = begin
+	}
+	res, err := h.cfg.Transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	removeOwn(res.Header)
+	return res, nil
+}
+
+// Transport is an http.RoundTripper that does for a reverse proxy of somebody
+// else's what Handler does: it authenticates the caller, finds the connection
+// and attaches its token. The request must go to the integration's API host or
+// a declared one; its path is the reverse proxy's business.
+//
+// What Lanyard itself has to say comes as a response, never as an error: an
+// error counts as the upstream's failure, and one dead connection would take a
+// healthy provider down. Closing the request's body is left to the reverse
+// proxy.
+type Transport struct{ h *Handler }
+
+// NewTransport returns a Transport, or an error for a Config that can't work.
+// Prefix, Path and KeepLinks have no meaning here, nor has the Host of Local.
+func NewTransport(cfg Config) (*Transport, error) {
+	h, err := New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Transport{h: h}, nil
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	c, problem := t.accept(req)
+	if problem != nil {
+		if err := req.Context().Err(); err != nil {
+			return nil, err
+		}
+		return response(req, problem), nil
+	}
+	out := req.WithContext(req.Context())
+	out.URL = c.target
+	out.Header = outgoing(req.Header)
+	// The name in Host may decide who gets the request behind a shared address.
+	out.Host = c.target.Host
+	out.Body, out.Trailer = nil, nil
+	if hasBody(req) {
+		c.body = newSource(req.Body, t.h.spoolFor(req))
+	}
+	res, err := t.h.send(out, c)
+	c.body.leave()
+	if refused, ok := errors.AsType[*refusalError](err); ok {
+		return response(req, refused.problem), nil
+	}
+	return res, err
+}
+
+func (t *Transport) accept(req *http.Request) (*call, *guard.Problem) {
+	if p := t.h.cfg.Local.CheckOrigin(req); p != nil {
+		return nil, p
+	}
+	c, p := t.h.open(req, "")
+	if p != nil {
+		return nil, p
+	}
+	u := *req.URL
+	if u.Scheme == "" {
+		u.Scheme = c.upstream.API.Scheme
+	}
+	if !mayReach(c.upstream, u.Scheme, u.Host) {
+		return nil, problemHost()
+	}
+	c.in, c.target = req, &u
+	return c, t.h.fetchToken(req.Context(), c)
+}
+
+// mayReach reports whether a credential for up may go to this host.
+func mayReach(up *Upstream, scheme, host string) bool {
+	if !strings.EqualFold(scheme, up.API.Scheme) {
+		return false
+	}
+	if sameHost(scheme, host, up.API.Host) {
+		return true
+	}
+	for _, declared := range up.Hosts {
+		if sameHost(scheme, host, declared) {
+			return true
+		}
+	}
+	return false
+}
+
+// spoolFor returns how much of a request's body is kept. Nothing of an
+// upgrade's: what follows it belongs to the new protocol.
+func (h *Handler) spoolFor(r *http.Request) int64 {
+	if upgrade(r.Header) != "" {
+		return 0
+	}
+	return h.cfg.Spool
+}
