@@ -1,0 +1,571 @@
+// Package e2e tests the built program as its users meet it: ./caddy runs as a
+// child on free ports with a data directory of its own, providers and apps are
+// real servers in the test, and every run ends with a search for its secrets
+// in all that came out (sweep_test.go).
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"text/template"
+	"time"
+
+	"github.com/lanyard-proxy/lanyard/internal/fakeprovider"
+)
+
+// patience is how long a test waits for a condition: long, since the machine
+// may be busy, and never waited out when all is well.
+const patience = 30 * time.Second
+
+// binary returns the program under test: $LANYARD_BIN, or ./caddy at the top
+// of the repository.
+func binary(t *testing.T) string {
+	t.Helper()
+	bin := os.Getenv("LANYARD_BIN")
+	if bin == "" {
+		bin = "../../caddy"
+	}
+	abs, err := filepath.Abs(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(abs); err != nil {
+		t.Fatalf("the program under test is not built: run ./xcaddy.sh, or ./test.sh for everything (%v)", err)
+	}
+	return abs
+}
+
+// site is what a test's Caddyfile is made from.
+type site struct {
+	Dir      string // of this run; the data directory is Dir/data
+	Connect  int    // port of lanyard_connect
+	Proxy    int    // port of lanyard_api and lanyard_proxy
+	App      string // base URL of the app
+	Fake     string // base URL of the fake provider
+	Extra    string // further lines of the lanyard block
+	NoApp    bool   // no redirect_url is configured
+	Provider string // further lines of the provider fake
+	Client   string // further lines of the integration fake
+	Sites    string // further sites
+	ProxyOpt string // block of lanyard_proxy
+}
+
+var caddyfile = template.Must(template.New("").Parse(`{
+	admin unix/{{.Dir}}/admin.sock
+	debug
+	grace_period 20s
+	log {
+		output file {{.Dir}}/caddy.log
+		level DEBUG
+		format json
+	}
+	lanyard {
+		public_url http://localhost:{{.Connect}}
+		store badger {{.Dir}}/data
+		api_key {env.LANYARD_API_KEY}
+		client app {env.LANYARD_CLIENT_KEY}
+		{{if not .NoApp}}redirect_url {{.App}}/callback{{end}}
+		provider fake {
+			issuer {{.Fake}}
+			api_url {{.Fake}}/api
+			allow_private
+			{{.Provider}}
+		}
+		integration fake {
+			client_id {env.FAKE_CLIENT_ID}
+			client_secret {env.FAKE_CLIENT_SECRET}
+			scopes read
+			{{.Client}}
+		}
+		{{.Extra}}
+	}
+}
+
+:{{.Connect}} {
+	bind 127.0.0.1
+	log {
+		format filter {
+			wrap json
+			fields {
+				request>uri query {
+					replace code REDACTED
+					replace state REDACTED
+					replace completion_code REDACTED
+				}
+				request>headers>Lanyard-Key delete
+			}
+		}
+	}
+	lanyard_connect
+}
+
+:{{.Proxy}} {
+	bind 127.0.0.1
+	log {
+		format filter {
+			wrap json
+			fields {
+				request>headers>Lanyard-Key delete
+			}
+		}
+	}
+	lanyard_api /v1/*
+	lanyard_proxy {{.ProxyOpt}}
+}
+
+{{.Sites}}
+`))
+
+// world is one run: a provider, an app, and Lanyard between them.
+type world struct {
+	t         *testing.T
+	site      site
+	fake      *fakeprovider.Server
+	app       *app
+	apiKey    string
+	clientKey string
+	secret    string   // the client secret at the fake provider
+	secrets   []string // further ones that may stand nowhere
+
+	cmd    *exec.Cmd
+	exited chan error
+
+	mu   sync.Mutex
+	seen bytes.Buffer // every answer that came out, for the sweep
+}
+
+// option changes a world before it starts.
+type option func(*world, *fakeprovider.Config)
+
+func withLife(access time.Duration) option {
+	return func(_ *world, c *fakeprovider.Config) { c.AccessLife = access }
+}
+
+func withExtra(lines string) option {
+	return func(w *world, _ *fakeprovider.Config) { w.site.Extra += lines }
+}
+
+// newWorld starts all three and stops them at the end of the test, which ends
+// with the sweep.
+func newWorld(t *testing.T, opts ...option) *world {
+	t.Helper()
+	w := &world{
+		t: t, apiKey: "apikey" + rand.Text(), clientKey: "clientkey" + rand.Text(), secret: "clientsecret" + rand.Text(),
+		site: site{Dir: t.TempDir(), Connect: freePort(t), Proxy: freePort(t)},
+	}
+	w.app = newApp(t, w)
+	cfg := fakeprovider.Config{
+		ClientID: "lanyard-test", ClientSecret: w.secret, Scopes: []string{"read", "write"},
+		RedirectURIs: []string{fmt.Sprintf("http://localhost:%d/callback/fake", w.site.Connect)},
+		AccessLife:   time.Hour, RefreshLife: 24 * time.Hour, Rotate: true, RequirePKCE: true,
+	}
+	for _, o := range opts {
+		o(w, &cfg)
+	}
+	w.fake = fakeprovider.New(cfg)
+	srv := httptest.NewServer(w.fake)
+	t.Cleanup(srv.Close)
+	w.fake.SetIssuer(srv.URL)
+	w.site.Fake, w.site.App = srv.URL, w.app.url
+	w.writeCaddyfile()
+	w.start()
+	t.Cleanup(func() {
+		w.stop()
+		w.sweep()
+	})
+	return w
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func (w *world) writeCaddyfile() {
+	w.t.Helper()
+	var b bytes.Buffer
+	if err := caddyfile.Execute(&b, w.site); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(w.path("Caddyfile"), b.Bytes(), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) path(name string) string { return filepath.Join(w.site.Dir, name) }
+
+func (w *world) env() []string {
+	return append(os.Environ(),
+		"XDG_DATA_HOME="+w.path("xdg"), "XDG_CONFIG_HOME="+w.path("xdg"), "HOME="+w.site.Dir,
+		"LANYARD_API_KEY="+w.apiKey, "LANYARD_CLIENT_KEY="+w.clientKey,
+		"FAKE_CLIENT_ID=lanyard-test", "FAKE_CLIENT_SECRET="+w.secret)
+}
+
+// start starts ./caddy and waits until it is ready.
+func (w *world) start() {
+	w.t.Helper()
+	out, err := os.OpenFile(w.path("output.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer out.Close()
+	w.cmd = exec.Command(binary(w.t), "run", "--config", w.path("Caddyfile"), "--adapter", "caddyfile")
+	w.cmd.Env, w.cmd.Dir = w.env(), w.site.Dir
+	w.cmd.Stdout, w.cmd.Stderr = out, out
+	if err := w.cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.exited = make(chan error, 1)
+	go func(cmd *exec.Cmd, exited chan<- error) { exited <- cmd.Wait() }(w.cmd, w.exited)
+	w.eventually("Lanyard is ready", func() error {
+		select {
+		case err := <-w.exited:
+			w.exited <- err
+			log, _ := os.ReadFile(w.path("output.log"))
+			w.t.Fatalf("caddy ended at its start: %v\n%s", err, tail(log))
+		default:
+		}
+		res, err := http.Get(w.proxyURL("/v1/health/ready"))
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			return errors.New(res.Status)
+		}
+		return nil
+	})
+}
+
+func tail(b []byte) []byte { return b[max(0, len(b)-4000):] }
+
+// stop ends the child as an orchestrator would, and fails the test if it does
+// not end well.
+func (w *world) stop() {
+	w.t.Helper()
+	if w.cmd == nil {
+		return
+	}
+	_ = w.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case err := <-w.exited:
+		if err != nil {
+			log, _ := os.ReadFile(w.path("output.log"))
+			w.t.Errorf("caddy ended with %v\n%s", err, tail(log))
+		}
+	case <-time.After(patience):
+		_ = w.cmd.Process.Kill()
+		w.t.Error("caddy did not end within its time after SIGTERM")
+	}
+	w.cmd = nil
+}
+
+// kill ends the child with SIGKILL.
+func (w *world) kill() {
+	_ = w.cmd.Process.Kill()
+	<-w.exited
+	w.cmd = nil
+}
+
+// reload loads the Caddyfile again, as `caddy reload` does.
+func (w *world) reload() error {
+	w.t.Helper()
+	w.writeCaddyfile()
+	cmd := exec.Command(binary(w.t), "reload", "--config", w.path("Caddyfile"), "--adapter", "caddyfile", "--address", "unix/"+w.path("admin.sock"), "--force")
+	cmd.Env, cmd.Dir = w.env(), w.site.Dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("caddy reload: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func (w *world) proxyURL(path string) string {
+	return fmt.Sprintf("http://127.0.0.1:%d%s", w.site.Proxy, path)
+}
+
+// eventually waits until check returns nil.
+func (w *world) eventually(what string, check func() error) {
+	w.t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%s: still not so after %v: %v", what, patience, err)
+		}
+		time.Sleep(20 * time.Millisecond) // between two looks at a condition
+	}
+}
+
+// note keeps an answer for the sweep.
+func (w *world) note(b []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.seen.Len() < 16<<20 {
+		w.seen.Write(b)
+	}
+}
+
+// answer is a whole answer.
+type answer struct {
+	Status int
+	Header http.Header
+	Body   string
+}
+
+func (w *world) do(req *http.Request) answer {
+	w.t.Helper()
+	a, err := w.tryDo(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return a
+}
+
+func (w *world) tryDo(req *http.Request) (answer, error) {
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		return answer{}, err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		return answer{}, err
+	}
+	var head bytes.Buffer
+	_ = res.Header.Write(&head)
+	w.note(head.Bytes())
+	w.note(b)
+	return answer{res.StatusCode, res.Header, string(b)}, nil
+}
+
+// call makes a proxied GET.
+func (w *world) call(id, path string) answer {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodGet, w.proxyURL(path), nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.name(req, id)
+	return w.do(req)
+}
+
+// name gives a request the key and the connection.
+func (w *world) name(req *http.Request, id string) {
+	req.Header.Set("Lanyard-Key", w.clientKey)
+	req.Header.Set("Connection-Id", id)
+}
+
+// api calls /v1 with the API key. in and out may be nil.
+func (w *world) api(method, path string, in, out any) answer {
+	w.t.Helper()
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(w.t.Context(), method, w.proxyURL(path), body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+w.apiKey)
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	a := w.do(req)
+	if out != nil {
+		if err := json.Unmarshal([]byte(a.Body), out); err != nil {
+			w.t.Fatalf("%s %s: HTTP %d, %v: %s", method, path, a.Status, err, a.Body)
+		}
+	}
+	return a
+}
+
+// connection is what the API says of one.
+type connection struct {
+	ID           string `json:"id"`
+	Status       string `json:"status"`
+	StatusReason string `json:"status_reason"`
+	Generation   uint64 `json:"generation"`
+	ConnectURL   string `json:"connect_url"`
+	UserID       string `json:"user_id"`
+}
+
+func (w *world) connection(id string) connection {
+	w.t.Helper()
+	var c connection
+	w.api(http.MethodGet, "/v1/connections/"+id, nil, &c)
+	return c
+}
+
+// begin asks the API for a connect link.
+func (w *world) begin(user string) connection {
+	w.t.Helper()
+	var c connection
+	a := w.api(http.MethodPost, "/v1/connections", map[string]any{"integration": "fake", "user_id": user, "redirect_url": w.app.url + "/callback", "state": "app-state"}, &c)
+	if a.Status != http.StatusCreated {
+		w.t.Fatalf("begin: HTTP %d: %s", a.Status, a.Body)
+	}
+	return c
+}
+
+// connect takes a user through the whole flow without a browser, consenting at
+// the fake provider, and returns the ACTIVE connection's ID.
+func (w *world) connect(user string) string {
+	w.t.Helper()
+	c := w.begin(user)
+	back := w.follow(newBrowser(w.t), c.ConnectURL)
+	if back.Get("error") != "" || back.Get("state") != "app-state" {
+		w.t.Fatalf("the app got %v", back)
+	}
+	id := back.Get("connection_id")
+	w.complete(id, back.Get("completion_code"), user)
+	return id
+}
+
+// newBrowser returns a client with cookies that follows no redirect by itself.
+func newBrowser(t *testing.T) *http.Client {
+	t.Helper()
+	return &http.Client{
+		Jar: newJar(t), Timeout: patience,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// follow opens a connect link in a browser, consents, and returns the query
+// with which the app is called back.
+func (w *world) follow(browser *http.Client, link string) url.Values {
+	w.t.Helper()
+	return w.finish(browser, w.consent(browser, w.open(browser, link)))
+}
+
+// open opens a connect link and returns the authorization URL it leads to.
+func (w *world) open(browser *http.Client, link string) string {
+	w.t.Helper()
+	res := w.browse(browser, link)
+	if res.StatusCode != http.StatusSeeOther {
+		w.t.Fatalf("connect link: HTTP %d", res.StatusCode)
+	}
+	return res.Header.Get("Location")
+}
+
+func (w *world) consent(browser *http.Client, authorizeURL string) (callbackURL string) {
+	w.t.Helper()
+	cb, err := fakeprovider.Approve(w.t.Context(), browser, authorizeURL)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return cb
+}
+
+// finish loads the callback and returns what the app is told.
+func (w *world) finish(browser *http.Client, callbackURL string) url.Values {
+	w.t.Helper()
+	res := w.browse(browser, callbackURL)
+	loc, err := url.Parse(res.Header.Get("Location"))
+	if err != nil || res.StatusCode != http.StatusSeeOther || !strings.HasPrefix(loc.String(), w.app.url+"/callback?") {
+		w.t.Fatalf("callback: HTTP %d to %q", res.StatusCode, res.Header.Get("Location"))
+	}
+	return loc.Query()
+}
+
+// browse loads one page and keeps it for the sweep.
+func (w *world) browse(browser *http.Client, rawURL string) *http.Response {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodGet, rawURL, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	res, err := browser.Do(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.note(b)
+	res.Body = io.NopCloser(bytes.NewReader(b))
+	return res
+}
+
+func (w *world) complete(id, code, user string) {
+	w.t.Helper()
+	a := w.api(http.MethodPost, "/v1/connections/"+id+"/complete", map[string]string{"completion_code": code, "user_id": user}, nil)
+	if a.Status != http.StatusOK {
+		w.t.Fatalf("complete: HTTP %d: %s", a.Status, a.Body)
+	}
+}
+
+// app is the app that uses Lanyard: a server that takes callbacks.
+type app struct {
+	url       string
+	callbacks chan url.Values
+}
+
+func newApp(t *testing.T, w *world) *app {
+	t.Helper()
+	a := &app{callbacks: make(chan url.Values, 16)}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /callback", func(rw http.ResponseWriter, r *http.Request) {
+		select {
+		case a.callbacks <- r.URL.Query():
+		default:
+			t.Error("more callbacks than a test looks at")
+		}
+		rw.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = io.WriteString(rw, `<!doctype html><title>The app</title><link rel="icon" href="data:,"><h1 id="back">Back in the app</h1>`)
+	})
+	srv := httptest.NewServer(mux)
+	t.Cleanup(srv.Close)
+	a.url = strings.Replace(srv.URL, "127.0.0.1", "localhost", 1)
+	_ = w
+	return a
+}
+
+// called waits for the next callback.
+func (w *world) called() url.Values {
+	w.t.Helper()
+	select {
+	case q := <-w.app.callbacks:
+		return q
+	case <-time.After(patience):
+		w.t.Fatal("the app was not called back")
+		return nil
+	}
+}
+
+// ctx returns a context with the test's patience.
+func (w *world) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	w.t.Cleanup(cancel)
+	return ctx
+}

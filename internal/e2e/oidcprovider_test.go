@@ -1,0 +1,194 @@
+package e2e_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lanyard-proxy/lanyard/internal/fakeprovider"
+)
+
+// oidcProvider is the certified npm package oidc-provider, running as a child
+// with one client, and an API behind it (oidcprovider/server.mjs).
+type oidcProvider struct {
+	url    string
+	secret string // of the client lanyard-test
+
+	mu     sync.Mutex // guards what follows
+	ledger []oidcPost
+}
+
+// oidcPost is a request to its token endpoint, as its ledger has it.
+type oidcPost struct {
+	GrantType string   `json:"grant_type"`
+	Presented string   `json:"presented"` // the code or refresh token
+	Status    int      `json:"status"`
+	Error     string   `json:"error"`
+	Issued    []string `json:"issued"`
+}
+
+const oidcDir = "oidcprovider"
+
+// installOIDC installs the package, if that was not done yet.
+func installOIDC(t *testing.T) {
+	t.Helper()
+	for _, tool := range []string{"node", "npm"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatalf("no %s: %v", tool, err)
+			}
+			t.Skipf("no %s: %v", tool, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(oidcDir, "node_modules")); err == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // a slow registry
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
+	cmd.Dir = oidcDir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("npm ci: %v\n%s", err, out)
+	}
+}
+
+// startOIDC starts the provider with a client that returns to redirectURI.
+func startOIDC(t *testing.T, redirectURI string, accessSeconds int) *oidcProvider {
+	t.Helper()
+	p := &oidcProvider{secret: "oidcsecret" + rand.Text()}
+	cmd := exec.Command("node", "server.mjs")
+	cmd.Dir = oidcDir
+	cmd.Env = append(os.Environ(), "CLIENT_ID=lanyard-test", "CLIENT_SECRET="+p.secret,
+		"REDIRECT_URI="+redirectURI, fmt.Sprintf("ACCESS_SECONDS=%d", accessSeconds))
+	cmd.Stderr = t.Output()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	var read sync.WaitGroup
+	t.Cleanup(func() {
+		in.Close() // it ends with its input
+		kill := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+		defer kill.Stop()
+		read.Wait()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("oidc-provider ended with %v", err)
+		}
+	})
+	var first struct{ URL string }
+	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &first) != nil || first.URL == "" {
+		t.Fatalf("oidc-provider did not start: %q", lines.Text())
+	}
+	p.url = first.URL
+	read.Go(func() {
+		for lines.Scan() {
+			var post oidcPost
+			if err := json.Unmarshal(lines.Bytes(), &post); err != nil {
+				t.Errorf("oidc-provider's ledger: %v", err)
+				continue
+			}
+			p.mu.Lock()
+			p.ledger = append(p.ledger, post)
+			p.mu.Unlock()
+		}
+	})
+	return p
+}
+
+// posts returns the ledger so far.
+func (p *oidcProvider) posts() []oidcPost {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.ledger)
+}
+
+// withOIDC adds the provider as Lanyard's users would.
+func withOIDC(p **oidcProvider) option {
+	return func(w *world, _ *fakeprovider.Config) {
+		*p = startOIDC(w.t, fmt.Sprintf("http://localhost:%d/callback/oidc", w.site.Connect), 5)
+		secretFile := filepath.Join(w.t.TempDir(), "client-secret")
+		if err := os.WriteFile(secretFile, []byte((*p).secret+"\n"), 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+		w.secrets = append(w.secrets, (*p).secret)
+		w.site.Extra += fmt.Sprintf(`
+		provider oidc {
+			issuer %[1]s
+			api_url %[1]s/api
+			allow_private
+		}
+		integration oidc {
+			client_id lanyard-test
+			client_secret {file.%[2]s}
+			scopes read
+		}`, (*p).url, secretFile)
+	}
+}
+
+// TestOIDCProviderForHalfAMinute calls an API whose tokens live for 5 seconds,
+// behind a provider that rotates refresh tokens and ends a grant whose token
+// is used twice: the app notices nothing.
+func TestOIDCProviderForHalfAMinute(t *testing.T) {
+	installOIDC(t)
+	var p *oidcProvider
+	w := newWorld(t, withOIDC(&p))
+	b := w.browser()
+	b.open(w.link(url.Values{"integration": {"oidc"}, "user_id": {"u1"}, "redirect_url": {w.app.url + "/callback"}, "state": {"app-state"}}))
+	back := w.wantBack(b.press("Sign in and allow"))
+	id := back.Get("connection_id")
+	w.complete(id, back.Get("completion_code"), "u1")
+
+	const calls = 50
+	pace := time.NewTicker(30 * time.Second / calls)
+	defer pace.Stop()
+	for i := range calls {
+		<-pace.C
+		if a := w.call(id, "/things"); a.Status != http.StatusOK {
+			t.Fatalf("call %d: HTTP %d: %s", i+1, a.Status, a.Body)
+		}
+	}
+
+	// A refresh may have begun behind the last call. The exchange of the code
+	// was the first token request and made generation 1.
+	w.eventually("the last refresh is stored", func() error {
+		if c, posts := w.wantStatus(id, "ACTIVE", ""), p.posts(); c.Generation != uint64(len(posts)) {
+			return fmt.Errorf("generation %d after %d token requests", c.Generation, len(posts))
+		}
+		return nil
+	})
+	posts, seen := p.posts(), map[string]bool{}
+	for _, post := range posts {
+		w.secrets = append(append(w.secrets, post.Presented), post.Issued...)
+		if post.Status != http.StatusOK {
+			t.Errorf("%s: HTTP %d: %s", post.GrantType, post.Status, post.Error)
+		}
+		if seen[post.Presented] {
+			t.Errorf("a %s was presented twice", post.GrantType)
+		}
+		seen[post.Presented] = true
+	}
+	// 30 seconds and tokens of 5: at least five had to be replaced, and with a
+	// margin of one second hardly more than eight.
+	if refreshes := len(posts) - 1; refreshes < 5 || refreshes > 9 {
+		t.Errorf("%d refreshes; want 5 to 9", refreshes)
+	}
+}

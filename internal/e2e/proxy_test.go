@@ -1,0 +1,420 @@
+package e2e_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-github/v84/github"
+
+	"github.com/lanyard-proxy/lanyard/internal/fakeprovider"
+)
+
+func atLeast(got, want int) error {
+	if got < want {
+		return fmt.Errorf("%d, want at least %d", got, want)
+	}
+	return nil
+}
+
+func (w *world) wantCall(id string, status int) error {
+	if a := w.call(id, "/me"); a.Status != status {
+		return fmt.Errorf("HTTP %d, want %d: %s", a.Status, status, a.Body)
+	}
+	return nil
+}
+
+func (w *world) generation(id string, want uint64) error {
+	if c := w.connection(id); c.Generation != want {
+		return fmt.Errorf("generation %d, want %d", c.Generation, want)
+	}
+	return nil
+}
+
+func (w *world) status(id, want string) error {
+	if c := w.connection(id); c.Status != want {
+		return fmt.Errorf("status %s (%s), want %s", c.Status, c.StatusReason, want)
+	}
+	return nil
+}
+
+func (w *world) wantNoReuse() {
+	w.t.Helper()
+	if r := w.fake.Ledger().Reused(); len(r) > 0 {
+		w.t.Errorf("presented again after rotation: %v", r)
+	}
+}
+
+func TestCallRefreshRevokeReconnect(t *testing.T) {
+	w := newWorld(t)
+	id := w.connect("u1")
+	if a := w.call(id, "/me"); a.Status != http.StatusOK || !strings.Contains(a.Body, "Ada") {
+		t.Fatalf("HTTP %d: %s", a.Status, a.Body)
+	}
+	w.fake.ExpireAccessTokens()
+	if a := w.call(id, "/me"); a.Status != http.StatusOK {
+		t.Fatalf("after the token was refused: HTTP %d: %s", a.Status, a.Body)
+	}
+	if err := w.generation(id, 2); err != nil {
+		t.Error(err)
+	}
+	w.fake.RevokeAll()
+	a := w.call(id, "/me")
+	if a.Status != http.StatusUnauthorized {
+		t.Errorf("within a minute of a forced refresh: HTTP %d, want the provider's own 401", a.Status)
+	}
+	if a := w.api(http.MethodPost, "/v1/connections/"+id+"/refresh", nil, nil); a.Status != http.StatusFailedDependency {
+		t.Errorf("refresh of a revoked grant: HTTP %d: %s", a.Status, a.Body)
+	}
+	if a := w.call(id, "/me"); a.Status != http.StatusFailedDependency || a.Header.Get("Lanyard-Error") != "reconnect_required" {
+		t.Errorf("after that: HTTP %d: %s", a.Status, a.Body)
+	}
+	c := w.connection(id)
+	back := w.follow(newBrowser(t), c.ConnectURL)
+	if back.Get("connection_id") != id {
+		t.Errorf("reconnected as %s, want the same connection", back.Get("connection_id"))
+	}
+	w.complete(id, back.Get("completion_code"), "u1")
+	if a := w.call(id, "/me"); a.Status != http.StatusOK {
+		t.Errorf("after reconnecting: HTTP %d: %s", a.Status, a.Body)
+	}
+	w.wantNoReuse()
+}
+
+func TestDeletedStaysDeleted(t *testing.T) {
+	w := newWorld(t)
+	id := w.connect("u1")
+	a := w.api(http.MethodDelete, "/v1/connections/"+id, nil, nil)
+	if a.Status != http.StatusOK || !strings.Contains(a.Body, `"provider_revoked":true`) {
+		t.Fatalf("delete: HTTP %d: %s", a.Status, a.Body)
+	}
+	if n := len(w.fake.Ledger().Revocations); n == 0 {
+		t.Error("the provider was not told")
+	}
+	for range 2 {
+		if a := w.call(id, "/me"); a.Status != http.StatusNotFound || a.Header.Get("Lanyard-Error") != "connection_not_found" {
+			t.Errorf("call: HTTP %d: %s", a.Status, a.Body)
+		}
+		w.kill()
+		w.start()
+	}
+}
+
+// firstLife gives the first token of a connection a short life, and all later
+// ones an hour.
+func firstLife(w *world, seconds int) {
+	w.fake.Faults.Token(fakeprovider.ExpiresIn(seconds).OnCode())
+}
+
+func TestThousandCallsOneRefresh(t *testing.T) {
+	w := newWorld(t)
+	firstLife(w, 1)
+	id := w.connect("u1")
+	w.fake.ExpireAccessTokens()
+	w.eventually("the token has expired", w.expired(id))
+	w.fake.Faults.Token(fakeprovider.Delay(300 * time.Millisecond))
+	var ok atomic.Int32
+	var wg sync.WaitGroup
+	client := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 250}}
+	defer client.CloseIdleConnections()
+	for range 1000 {
+		wg.Go(func() {
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, w.proxyURL("/me"), nil)
+			w.name(req, id)
+			res, err := client.Do(req)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer res.Body.Close()
+			if _, err := io.Copy(io.Discard, res.Body); err == nil && res.StatusCode == http.StatusOK {
+				ok.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if ok.Load() != 1000 {
+		t.Errorf("%d of 1000 calls answered 200", ok.Load())
+	}
+	if n := len(w.fake.Ledger().Refreshes()); n != 1 {
+		t.Errorf("%d token requests, want exactly 1", n)
+	}
+}
+
+// expired returns a check that the connection's access token is past its end.
+func (w *world) expired(id string) func() error {
+	return func() error {
+		var c struct {
+			End time.Time `json:"access_token_expires_at"`
+		}
+		w.api(http.MethodGet, "/v1/connections/"+id, nil, &c)
+		if c.End.IsZero() || time.Now().Before(c.End) {
+			return fmt.Errorf("it lives until %v", c.End)
+		}
+		return nil
+	}
+}
+
+func TestHundredRefusalsOneRefresh(t *testing.T) {
+	w := newWorld(t)
+	id := w.connect("u1")
+	w.fake.ExpireAccessTokens()
+	w.fake.Faults.Token(fakeprovider.Delay(300 * time.Millisecond))
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() {
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, w.proxyURL("/echo"), strings.NewReader("the body"))
+			w.name(req, id)
+			if a, err := w.tryDo(req); err != nil || a.Status != http.StatusOK || a.Body != "the body" {
+				t.Errorf("HTTP %d %q, %v", a.Status, a.Body, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(w.fake.Ledger().Refreshes()); n != 1 {
+		t.Errorf("%d token requests, want exactly 1", n)
+	}
+}
+
+func TestCallerWhoHangsUpCancelsNothing(t *testing.T) {
+	w := newWorld(t)
+	firstLife(w, 1)
+	id := w.connect("u1")
+	w.eventually("the token has expired", w.expired(id))
+	release := make(chan struct{})
+	w.fake.Faults.Token(fakeprovider.Hold(release))
+	cmd := exec.CommandContext(t.Context(), "curl", "-sS", "-m", "1", "-H", "Lanyard-Key: "+w.clientKey, "-H", "Connection-Id: "+id, w.proxyURL("/me"))
+	if out, err := cmd.CombinedOutput(); err == nil {
+		t.Fatalf("the call was answered without a token: %s", out)
+	}
+	close(release)
+	w.eventually("the refresh went on", func() error { return w.generation(id, 2) })
+	if a := w.call(id, "/me"); a.Status != http.StatusOK {
+		t.Errorf("HTTP %d: %s", a.Status, a.Body)
+	}
+	if n := len(w.fake.Ledger().Refreshes()); n != 1 {
+		t.Errorf("%d token requests, want 1", n)
+	}
+}
+
+func TestFailingEndpointFailsNoCallWithAValidToken(t *testing.T) {
+	w := newWorld(t)
+	firstLife(w, 12) // soft margin 2.4 s, hard 1.2 s before its end
+	id := w.connect("u1")
+	w.fake.Faults.Token(fakeprovider.Status(http.StatusInternalServerError).Always())
+	for {
+		if w.expired(id)() == nil {
+			break
+		}
+		if a := w.call(id, "/me"); a.Status != http.StatusOK {
+			if w.expired(id)() == nil {
+				break // it ended between the two looks
+			}
+			t.Fatalf("a call with a valid token: HTTP %d: %s", a.Status, a.Body)
+		}
+	}
+	a := w.call(id, "/me")
+	if a.Status != http.StatusServiceUnavailable || a.Header.Get("Lanyard-Error") != "refresh_unavailable" || a.Header.Get("Retry-After") == "" {
+		t.Errorf("without a valid token: HTTP %d %v: %s", a.Status, a.Header, a.Body)
+	}
+	w.fake.Faults.Clear()
+	w.eventually("it works once the endpoint is back", func() error { return w.wantCall(id, http.StatusOK) })
+	if err := w.status(id, "ACTIVE"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestReloadInTheMiddle(t *testing.T) {
+	w := newWorld(t, withLife(3*time.Second))
+	id := w.connect("u1")
+	second := w.begin("u2")
+	browser := newBrowser(t)
+	callback := w.consent(browser, w.open(browser, second.ConnectURL))
+
+	// Go's HTTP server, and so Caddy's, closes a connection whose first request
+	// it reads just as it shuts down, unserved. Nothing was done of it, so the
+	// call is made once more, as HTTP clients do on connections they keep.
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	get := func() (*http.Response, error) {
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, w.proxyURL("/me"), nil)
+		w.name(req, id)
+		return client.Do(req)
+	}
+	stop := make(chan struct{})
+	var calls, again, bad atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				res, err := get()
+				calls.Add(1)
+				if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+					again.Add(1)
+					res, err = get()
+				}
+				if err != nil {
+					bad.Add(1)
+					t.Errorf("a call during a reload: %v", err)
+					return
+				}
+				body, err := io.ReadAll(res.Body)
+				_ = res.Body.Close()
+				if err != nil || res.StatusCode != http.StatusOK {
+					bad.Add(1)
+					t.Errorf("a call during a reload: HTTP %d, %v: %s", res.StatusCode, err, body)
+					return
+				}
+			}
+		})
+	}
+	slow := make(chan error, 1)
+	go func() { // a download that is under way through all reloads
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, w.proxyURL("/events?count=20&interval=200ms"), nil)
+		w.name(req, id)
+		res, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			slow <- err
+			return
+		}
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		if err == nil && bytes.Count(b, []byte("data:")) != 20 {
+			err = fmt.Errorf("%d of 20 events", bytes.Count(b, []byte("data:")))
+		}
+		slow <- err
+	}()
+	for range 4 {
+		before := len(w.fake.Ledger().Refreshes())
+		if err := w.reload(); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually("refreshes go on", func() error { return atLeast(len(w.fake.Ledger().Refreshes()), before+1) })
+	}
+	if err := <-slow; err != nil {
+		t.Errorf("the stream that was open: %v", err)
+	}
+	close(stop)
+	wg.Wait()
+	back := w.finish(browser, callback)
+	w.complete(back.Get("connection_id"), back.Get("completion_code"), "u2")
+	if err := w.wantCall(second.ID, http.StatusOK); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d calls during 4 reloads, %d made once more, %d failed", calls.Load(), again.Load(), bad.Load())
+	w.wantNoReuse()
+}
+
+func TestBadReloadChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	id := w.connect("u1")
+	w.site.Extra = "no_such_word here"
+	if err := w.reload(); err == nil || !strings.Contains(err.Error(), "no_such_word") {
+		t.Errorf("reload = %v, want an error that names the word", err)
+	}
+	if err := w.wantCall(id, http.StatusOK); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestGoGitHubPages(t *testing.T) {
+	w := newWorld(t)
+	id := w.connect("u1")
+	// Nothing but a base URL and a token.
+	client, err := github.NewClient(nil).WithAuthToken(w.clientKey+"."+id).WithEnterpriseURLs(w.proxyURL("/"), w.proxyURL("/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.BaseURL.Path = "/"
+	var names []string
+	next := "items"
+	for pages := 0; next != ""; pages++ {
+		if pages > 5 {
+			t.Fatal("no end of pages")
+		}
+		req, err := client.NewRequest(http.MethodGet, next, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var page []struct {
+			Name string `json:"name"`
+		}
+		res, err := client.Do(t.Context(), req, &page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, it := range page {
+			names = append(names, it.Name)
+		}
+		next = ""
+		for link := range strings.SplitSeq(res.Header.Get("Link"), ",") {
+			target, rel, _ := strings.Cut(link, ";")
+			if strings.Contains(rel, `rel="next"`) {
+				next = strings.Trim(strings.TrimSpace(target), "<>")
+				if !strings.HasPrefix(next, w.proxyURL("/")) {
+					t.Fatalf("the next page leads past Lanyard: %s", next)
+				}
+			}
+		}
+	}
+	if got := w.fake.Ledger().CallCount(http.StatusOK); got != 3 {
+		t.Errorf("%d pages fetched, want 3 (%v)", got, names)
+	}
+}
+
+func TestCurlWithOneHeader(t *testing.T) {
+	w := newWorld(t)
+	id := w.connect("u1")
+	out, err := exec.CommandContext(t.Context(), "curl", "-sS", "-H", "Authorization: Bearer "+w.clientKey+"."+id, w.proxyURL("/items?page=2")).CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("[")) {
+		t.Errorf("curl: %v: %s", err, out)
+	}
+}
+
+func TestWhatComesFromAWebPageIsRefused(t *testing.T) {
+	w := newWorld(t)
+	id := w.connect("u1")
+	for name, set := range map[string]func(*http.Request){
+		"Origin":         func(r *http.Request) { r.Header.Set("Origin", "https://evil.example") },
+		"Sec-Fetch-Site": func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") },
+		"foreign Host":   func(r *http.Request) { r.Host = "evil.example" },
+	} {
+		for _, path := range []string{"/me", "/v1/connections"} {
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, w.proxyURL(path), nil)
+			if path == "/me" {
+				w.name(req, id)
+			} else {
+				req.Header.Set("Authorization", "Bearer "+w.apiKey)
+			}
+			set(req)
+			if a := w.do(req); a.Status != http.StatusForbidden && a.Status != http.StatusMisdirectedRequest {
+				t.Errorf("%s on %s: HTTP %d: %s", name, path, a.Status, a.Body)
+			}
+		}
+	}
+}
+
+func TestConfigurationShowsNoSecret(t *testing.T) {
+	w := newWorld(t)
+	cfg := w.config()
+	w.look("/config/", cfg, []string{w.apiKey, w.clientKey, w.secret})
+	if !bytes.Contains(cfg, []byte("{env.LANYARD_API_KEY}")) {
+		t.Error("/config/ does not show the placeholder that was written")
+	}
+	if a := w.api(http.MethodGet, "/v1/integrations", nil, nil); a.Status != http.StatusOK {
+		t.Error(errors.New(a.Body))
+	}
+}
