@@ -140,7 +140,7 @@ func isScope(s string) bool {
 func (h *Handler) redirect(in *input, c tokenstore.Connection) string {
 	given, ok := in.text("redirect_url", maxURL)
 	if !ok {
-		return h.returnTo(c)
+		return c.ReturnTo(h.cfg.RedirectURLs)
 	}
 	if !slices.Contains(h.cfg.RedirectURLs, given) {
 		in.refuse(&guard.Problem{

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"slices"
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
@@ -102,20 +101,8 @@ func (h *Handler) connectURL(c tokenstore.Connection) string {
 	if _, ok := h.cfg.Integrations[c.Integration]; !ok || c.Disabled {
 		return ""
 	}
-	link, _ := h.cfg.Links.Link(c, h.returnTo(c), "", nil)
+	link, _ := h.cfg.Links.Link(c, c.ReturnTo(h.cfg.RedirectURLs), "", nil)
 	return link
-}
-
-// returnTo returns where a link for c leads back to: where it led last, if that
-// is still registered, else the first that is.
-func (h *Handler) returnTo(c tokenstore.Connection) string {
-	if len(h.cfg.RedirectURLs) == 0 {
-		return ""
-	}
-	if slices.Contains(h.cfg.RedirectURLs, c.RedirectURL) {
-		return c.RedirectURL
-	}
-	return h.cfg.RedirectURLs[0]
 }
 
 // instant returns t for JSON: UTC, or null where it is not known.

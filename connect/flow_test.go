@@ -195,7 +195,7 @@ func TestBegunConnection(t *testing.T) {
 	c := b.begun()
 	br := b.browser()
 	open := func() string {
-		_, raw, _ := strings.Cut(func() string { l, _ := b.signer.ConnectionURL(c, appURL); return l }(), "?")
+		_, raw, _ := strings.Cut(func() string { l, _ := b.signer.Link(c, appURL, "", nil); return l }(), "?")
 		return br.open(public + "/connect?" + raw)
 	}
 	br.callback(open(), "error", "access_denied")

@@ -1,7 +1,6 @@
 package connect
 
 import (
-	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -103,15 +102,9 @@ func (s *Signer) Sign(p Params, expires time.Time) string {
 	return s.endpoint + "?" + query + "&signature=" + s.signature(s.keys[0], query)
 }
 
-// ConnectionURL returns a link by which the user of c connects it, for the
-// first time or again, and the link's end, 15 minutes from now. The browser
-// returns to where c's last flow returned, else to redirectURL.
-func (s *Signer) ConnectionURL(c tokenstore.Connection, redirectURL string) (link string, expires time.Time) {
-	return s.Link(c, cmp.Or(c.RedirectURL, redirectURL), "", nil)
-}
-
-// Link is ConnectionURL with everything said: the browser returns to
-// redirectURL with state, and scopes are asked for, nil being c's own.
+// Link returns a link by which the user of c connects it, for the first time
+// or again, and the link's end, 15 minutes from now. The browser returns to
+// redirectURL with state; scopes are asked for, nil being c's own.
 func (s *Signer) Link(c tokenstore.Connection, redirectURL, state string, scopes []string) (link string, expires time.Time) {
 	expires = time.Now().Add(linkLife).Truncate(time.Second).UTC()
 	return s.Sign(Params{

@@ -227,24 +227,21 @@ func TestSign(t *testing.T) {
 	}
 }
 
-func TestConnectionURL(t *testing.T) {
+func TestLink(t *testing.T) {
 	s := signer("https://connect.example.com", apiKey)
-	c := tokenstore.Connection{ID: "conn_1", Integration: "github", UserID: "u1"}
-	for _, last := range []string{"", "https://app.example.com/last"} {
-		c.RedirectURL = last
-		link, expires := s.ConnectionURL(c, "https://app.example.com/first")
-		if d := time.Until(expires); d > 15*time.Minute || d < 14*time.Minute {
-			t.Errorf("link lives for %v, want 15 minutes", d)
-		}
-		endpoint, raw, _ := strings.Cut(link, "?")
-		got, err := s.Verify(raw, time.Now())
-		want := connect.Params{
-			Integration: "github", UserID: "u1", ConnectionID: "conn_1", Expires: expires,
-			RedirectURL: map[string]string{"": "https://app.example.com/first"}[last] + last,
-		}
-		if d := cmp.Diff(want, got); err != nil || d != "" || endpoint != "https://connect.example.com/connect" {
-			t.Errorf("ConnectionURL() = %s: %v (-want +got):\n%s", link, err, d)
-		}
+	c := tokenstore.Connection{ID: "conn_1", Integration: "github", UserID: "u1", RedirectURL: "https://app.example.com/last"}
+	link, expires := s.Link(c, "https://app.example.com/first", "s p&", []string{"a", "b"})
+	if d := time.Until(expires); d > 15*time.Minute || d < 14*time.Minute {
+		t.Errorf("link lives for %v, want 15 minutes", d)
+	}
+	endpoint, raw, _ := strings.Cut(link, "?")
+	got, err := s.Verify(raw, time.Now())
+	want := connect.Params{
+		Integration: "github", UserID: "u1", ConnectionID: "conn_1", Expires: expires,
+		RedirectURL: "https://app.example.com/first", State: "s p&", Scopes: []string{"a", "b"},
+	}
+	if d := cmp.Diff(want, got); err != nil || d != "" || endpoint != "https://connect.example.com/connect" {
+		t.Errorf("Link() = %s: %v (-want +got):\n%s", link, err, d)
 	}
 }
 

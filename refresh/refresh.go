@@ -148,8 +148,10 @@ func (r *Refresher) Renew(ctx context.Context, id string, refused uint64) (*toke
 		return g, nil
 	}
 	why := forcedRenewal
-	if soft := g.Token.SoftAt(); !soft.IsZero() && !time.Now().Before(soft) {
-		why = refusedRenewal // it was due anyway
+	soft := g.Token.SoftAt()
+	due := !soft.IsZero() && !time.Now().Before(soft)
+	if lost := !g.Renewable && g.StatusReason != ""; due || lost {
+		why = refusedRenewal // it was due anyway, or the provider won't be asked
 	}
 	return r.renew(ctx, id, refused, why)
 }

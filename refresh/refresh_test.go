@@ -396,6 +396,24 @@ func TestDeadRefreshToken(t *testing.T) {
 			r.wantStatus(tokenstore.StatusExpired, tokenstore.ReasonInvalidGrant)
 		})
 	})
+	t.Run("found out by an operator, then refused", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			if _, err := r.Renew(t.Context(), r.id, 1); err != nil {
+				t.Fatal(err)
+			}
+			r.prov.mu.Lock()
+			r.prov.script = []step{{parse: invalidGrant()}}
+			r.prov.mu.Unlock()
+			if err := r.Refresh(t.Context(), r.id); !errors.Is(err, tokenstore.ErrReconnect) {
+				t.Fatalf("Refresh() = %v, want ErrReconnect", err)
+			}
+			if _, err := r.Renew(t.Context(), r.id, 2); !errors.Is(err, tokenstore.ErrReconnect) {
+				t.Errorf("Renew() within a minute = %v, want ErrReconnect: nobody has to be asked", err)
+			}
+			r.wantStatus(tokenstore.StatusExpired, tokenstore.ReasonInvalidGrant)
+		})
+	})
 	t.Run("there was none", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t, func(c *tokenstore.Connection) { c.Token.RefreshToken = secret.String{} })

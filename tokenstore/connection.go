@@ -164,6 +164,18 @@ func (c *Connection) Connectable() bool {
 	return !c.Disabled && c.Status != StatusActive
 }
 
+// ReturnTo returns where a new link for c leads back to: where its last flow
+// returned, if that is still registered, else the first that is, else nowhere.
+func (c *Connection) ReturnTo(registered []string) string {
+	switch {
+	case slices.Contains(registered, c.RedirectURL):
+		return c.RedirectURL
+	case len(registered) > 0:
+		return registered[0]
+	}
+	return ""
+}
+
 // Due returns when the store's keeper has to look at this connection, or the
 // zero time if never: an INITIATED one that nobody finishes, a credential that
 // nobody completes, a refresh whose outcome is not known.
