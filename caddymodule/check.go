@@ -1,0 +1,69 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/lanyard-proxy/lanyard/connect"
+)
+
+// minKeyLength is as long as 160 random bits are in base32.
+const minKeyLength = 32
+
+func checkAPIKey(key string) error {
+	if len(key) < minKeyLength {
+		return fmt.Errorf("the key needs at least %d characters", minKeyLength)
+	}
+	return nil
+}
+
+func checkClientKey(key string) error {
+	if len(key) < minKeyLength || strings.IndexFunc(key, func(r rune) bool { return !isNameRune(r) && (r < 'A' || r > 'Z') }) >= 0 {
+		return fmt.Errorf("the key needs at least %d characters, all of A-Z, a-z, 0-9, _ and -", minKeyLength)
+	}
+	return nil
+}
+
+// isIntegrationName reports whether name may stand in a redirect URI as it is.
+func isIntegrationName(name string) bool {
+	return name != "" && name[0] != '_' && name[0] != '-' &&
+		strings.IndexFunc(name, func(r rune) bool { return !isNameRune(r) }) < 0
+}
+
+func isNameRune(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' || r == '-'
+}
+
+func parsePublicURL(s string) (*url.URL, error) {
+	if s == "" {
+		return nil, errors.New("it is required: where browsers reach lanyard_connect, such as https://connect.example.com")
+	}
+	u, err := url.Parse(strings.TrimRight(s, "/"))
+	if err != nil {
+		return nil, fmt.Errorf("%q is not a URL", s)
+	}
+	if err := connect.ValidPublicURL(u); err != nil {
+		return nil, fmt.Errorf("%q: %w", s, err)
+	}
+	return u, nil
+}
+
+// check judges what no single value shows.
+func (s *settings) check() error {
+	names := map[string]bool{}
+	keys := slices.Clone(s.apiKeys)
+	for _, c := range s.clients {
+		if c.Name == "" || names[c.Name] {
+			return fmt.Errorf("client: each one needs a name of its own, and %q is none", c.Name)
+		}
+		names[c.Name] = true
+		if slices.ContainsFunc(keys, c.Value.Equal) {
+			return fmt.Errorf("client %s: its key is also another client's, or an api_key; each needs its own", c.Name)
+		}
+		keys = append(keys, c.Value)
+	}
+	return nil
+}

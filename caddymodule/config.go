@@ -1,0 +1,91 @@
+package caddymodule
+
+import (
+	"go.uber.org/zap"
+
+	"github.com/lanyard-proxy/lanyard/provider"
+)
+
+// StoreConfig says where connections are kept.
+type StoreConfig struct {
+	// The engine. `badger` is the only one, and the default.
+	Engine string `json:"engine,omitempty"`
+	// The data directory: the engine's own folder, and the keys that are made
+	// where none are configured. Default: `lanyard` in Caddy's data directory.
+	Dir string `json:"dir,omitempty"`
+}
+
+// ClientConfig is a key with which an app may call the proxy.
+type ClientConfig struct {
+	// What logs call the app that has this key.
+	Name string `json:"name,omitempty"`
+	// The key, at least 32 characters of `A-Z a-z 0-9 _ -`, as a placeholder
+	// such as `{env.LANYARD_CLIENT_KEY}`.
+	Key string `json:"key,omitempty"`
+}
+
+// IntegrationConfig is your registered client at one provider.
+type IntegrationConfig struct {
+	// The provider: a name of the catalogue, or of `providers`.
+	// Default: the integration's own name.
+	Provider string `json:"provider,omitempty"`
+	// The OAuth client identifier (RFC 6749 section 2.2).
+	ClientID string `json:"client_id,omitempty"`
+	// The OAuth client's secret, as a placeholder such as
+	// `{env.GITHUB_CLIENT_SECRET}`. Empty for public clients.
+	ClientSecret string `json:"client_secret,omitempty"`
+	// What a connect link asks for that names no scopes itself.
+	Scopes []string `json:"scopes,omitempty"`
+	// Whether the user sees a page that says what will be shared before going
+	// to the provider. It is always shown where no redirect URL is configured.
+	Review bool `json:"review,omitempty"`
+}
+
+// App is Lanyard: it owns the store of connections and keeps their tokens
+// fresh. The handlers `lanyard_connect`, `lanyard_api` and `lanyard_proxy` and
+// the transport `lanyard` expose it.
+//
+// URLs, keys, client IDs and secrets may be placeholders that are known at
+// start (`{env.NAME}`, `{file./path}`). Secrets should be: a placeholder stays
+// one in Caddy's admin API and in the saved configuration.
+type App struct {
+	// Where browsers reach `lanyard_connect`: https, or http on localhost,
+	// 127.0.0.1 or [::1]; it may have a path. `{public_url}/callback/NAME` is
+	// the redirect URI of the integration NAME. Required.
+	PublicURL string `json:"public_url,omitempty"`
+	// Where connections are kept.
+	Store *StoreConfig `json:"store,omitempty"`
+	// The keys that seal the store, Tink's JSON, as `caddy lanyard keygen`
+	// prints it. Default: made at the first start, in `lanyard-keys.json` in
+	// the data directory.
+	Keyset string `json:"keyset,omitempty"`
+	// The keys of the management API, at least 32 characters each. The first
+	// signs connect links, all of them are taken. Default: made at the first
+	// start, in `lanyard-api-key` in the data directory.
+	APIKeys []string `json:"api_keys,omitempty"`
+	// The keys that may call the proxy. Default: one, made at the first start,
+	// in `lanyard-client-key` in the data directory.
+	Clients []ClientConfig `json:"clients,omitempty"`
+	// Where the browser may be sent after connecting: exact URLs of the app.
+	// Where there are none, Lanyard shows its own page.
+	RedirectURLs []string `json:"redirect_urls,omitempty"`
+	// `off` makes a connection active at the callback. Default: an app with a
+	// redirect URL completes each connection itself, having checked whose
+	// browser came back.
+	Completion string `json:"completion,omitempty"`
+	// The integrations by name (`a-z 0-9 _ -`).
+	Integrations map[string]*IntegrationConfig `json:"integrations,omitempty"`
+	// Providers of your own by name, in the words of a catalogue file. One
+	// that has a catalogue name is used instead of the catalogue's.
+	Providers map[string]provider.Entry `json:"providers,omitempty"`
+
+	logger   *zap.Logger
+	settings *settings
+	onStart  []func(*instance) error // what handlers build once there is an instance
+	engine   *engine                 // set once it is held, so that Cleanup releases just that
+	instance *instance               // set once this configuration is in force
+	started  chan struct{}           // closed when Start has ended
+	startErr error                   // set before started is closed
+
+	apiURL, proxyURL string // where lanyard_api and lanyard_proxy listen on loopback, for the demo app
+}

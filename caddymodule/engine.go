@@ -1,0 +1,202 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lanyard-proxy/lanyard/refresh"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+	"github.com/lanyard-proxy/lanyard/tokenstore/badgerstore"
+)
+
+// engines holds the engines by the absolute path of their data directory and
+// nothing else: Caddy provisions a new configuration before it cleans up the
+// old one, Badger locks its directory, and two refreshers of one store would
+// redeem one token twice.
+var engines = caddy.NewUsagePool()
+
+const (
+	// houseEvery is how late at most what falls due is looked after.
+	houseEvery = 2 * time.Second
+	// houseAtOnce bounds what falls due at the same time.
+	houseAtOnce = 16
+	// drainTime is how long the last one out waits for requests to token
+	// endpoints: their own limit, and time to write the answer.
+	drainTime = 25 * time.Second
+)
+
+// engine is what outlives a reload: the store, the tokens in memory and the
+// refreshes under way.
+type engine struct {
+	dir       string
+	keyset    *keyset
+	store     tokenstore.Store
+	refresher *refresh.Refresher
+	logger    *zap.Logger
+
+	mu      sync.Mutex
+	live    []*instance              // guarded by mu; the last is in force
+	current atomic.Pointer[instance] // the one in force, or the last that was
+	log     atomic.Pointer[zap.Logger]
+
+	keepOnce sync.Once
+	stop     context.CancelFunc
+	over     chan struct{}  // closed once no refresh is under way any more
+	work     sync.WaitGroup // the keeper, and the ends of configurations that have gone
+}
+
+// acquire takes hold of the engine of the settings' directory and opens it if
+// nobody holds it. Each acquire needs one engines.Delete.
+func acquire(s *settings, logger *zap.Logger) (*engine, error) {
+	val, shared, err := engines.LoadOrNew(s.dir, func() (caddy.Destructor, error) { return openEngine(s, logger) })
+	if err != nil {
+		return nil, err
+	}
+	e := val.(*engine)
+	if !shared {
+		return e, nil
+	}
+	ks, err := ensureKeyset(s.dir, s.keyset, logger)
+	if err == nil && !ks.text.Equal(e.keyset.text) {
+		err = fmt.Errorf("keyset: the store in %s is open with another one, which stays in force", s.dir)
+	}
+	if err != nil {
+		_, derr := engines.Delete(s.dir)
+		return nil, errors.Join(err, derr)
+	}
+	return e, nil
+}
+
+func openEngine(s *settings, logger *zap.Logger) (*engine, error) {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the data directory: %w", err)
+	}
+	ks, err := ensureKeyset(s.dir, s.keyset, logger)
+	if err != nil {
+		return nil, err
+	}
+	e := &engine{dir: s.dir, keyset: ks, over: make(chan struct{})}
+	e.log.Store(logger)
+	e.logger = zap.New(followingCore{current: &e.log}).Named(logger.Name())
+	e.store, err = badgerstore.Open(filepath.Join(s.dir, storeFolder), badgerstore.Config{Codec: ks, Logger: e.logger})
+	if err != nil {
+		return nil, fmt.Errorf("opening the store: %w", err)
+	}
+	e.refresher = refresh.New(refresh.Config{Store: e.store, Provider: e.provider, Logger: e.logger})
+	return e, nil
+}
+
+// provider implements refresh.Config.Provider by the configuration in force.
+func (e *engine) provider(name string) (refresh.Provider, bool) {
+	if in := e.current.Load(); in != nil {
+		if i, ok := in.settings.integrations[name]; ok {
+			return i, true
+		}
+	}
+	return nil, false
+}
+
+// adopt puts a configuration in force.
+func (e *engine) adopt(in *instance) {
+	e.mu.Lock()
+	e.live = append(e.live, in)
+	e.mu.Unlock()
+	e.enforceLast()
+	e.keepOnce.Do(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		e.stop = cancel
+		e.recoverFlows(ctx, in)
+		e.work.Go(func() { e.keep(ctx) })
+	})
+}
+
+// recoverFlows ends the code exchanges that the last run left open. That is
+// done before any request is served, since one that is under way now looks the
+// same.
+func (e *engine) recoverFlows(ctx context.Context, in *instance) {
+	ctx, cancel := context.WithTimeout(ctx, startWait/2)
+	defer cancel()
+	e.report(in.connect.Recover(ctx))
+}
+
+// leave takes a configuration out. If it was in force, the one before it that
+// is still there is again: that is the old one after a reload that failed.
+func (e *engine) leave(in *instance) {
+	e.mu.Lock()
+	e.live = slices.DeleteFunc(e.live, func(l *instance) bool { return l == in })
+	e.mu.Unlock()
+	e.enforceLast()
+	e.work.Go(in.drain)
+}
+
+func (e *engine) enforceLast() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if n := len(e.live); n > 0 {
+		e.current.Store(e.live[n-1])
+		e.log.Store(e.live[n-1].logger)
+	}
+}
+
+// keep finishes the refreshes that the last run left open, then looks after
+// what falls due, until ctx ends.
+func (e *engine) keep(ctx context.Context) {
+	e.report(e.refresher.Recover(ctx))
+	tick := time.NewTicker(houseEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			e.report(e.lookAfterDue(ctx, now))
+		}
+	}
+}
+
+func (e *engine) report(err error) {
+	if err != nil && !errors.Is(err, context.Canceled) {
+		e.logger.Error("looking after open work", zap.Error(err))
+	}
+}
+
+func (e *engine) lookAfterDue(ctx context.Context, now time.Time) error {
+	ids, err := e.refresher.Store().DueConnections(ctx, now)
+	if err != nil {
+		return err
+	}
+	var g errgroup.Group
+	g.SetLimit(houseAtOnce)
+	for _, id := range ids {
+		g.Go(func() error {
+			e.refresher.Resolve(ctx, id)
+			return e.current.Load().connect.Lapse(ctx, id)
+		})
+	}
+	return g.Wait()
+}
+
+// Destruct implements caddy.Destructor: the last one out waits for what was
+// sent to token endpoints, then closes the store.
+func (e *engine) Destruct() error {
+	if e.stop != nil {
+		e.stop()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	err := e.refresher.Close(ctx)
+	close(e.over)
+	e.work.Wait()
+	return errors.Join(err, e.store.Close())
+}

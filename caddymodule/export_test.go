@@ -1,0 +1,42 @@
+package caddymodule
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+// Nearest finds the word that was probably meant.
+var Nearest = nearest
+
+func engineOf(dir string) *engine {
+	var e *engine
+	engines.Range(func(key, value any) bool {
+		if key == dir {
+			e = value.(*engine)
+		}
+		return true
+	})
+	return e
+}
+
+// IntegrationsInForce returns the names of the integrations that the engine of
+// a directory asks now, and whether there is such an engine.
+func IntegrationsInForce(dir string) (names string, ok bool) {
+	e := engineOf(dir)
+	if e == nil {
+		return "", false
+	}
+	in := e.current.Load()
+	return strings.Join(slices.Sorted(maps.Keys(in.settings.integrations)), " "), true
+}
+
+// EngineLogger returns the logger of the engine of a directory.
+func EngineLogger(dir string) *zap.Logger { return engineOf(dir).logger }
+
+// UpstreamsOf returns how a provisioned Proxy reaches the providers.
+func UpstreamsOf(h caddyhttp.MiddlewareHandler) http.RoundTripper { return h.(*Proxy).upstreams }

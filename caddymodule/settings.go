@@ -1,0 +1,253 @@
+package caddymodule
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/lanyard-proxy/lanyard/connect"
+	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/provider"
+	"github.com/lanyard-proxy/lanyard/seal"
+	"github.com/lanyard-proxy/lanyard/secret"
+)
+
+// settings is a configuration with its placeholders resolved.
+type settings struct {
+	publicURL    *url.URL
+	dir          string // absolute
+	keyset       *keyset
+	apiKeys      []secret.String
+	clients      []guard.Key
+	redirectURLs []string
+	completion   bool
+	integrations map[string]*integration
+
+	literals []string // the fields in which a secret stands itself
+}
+
+// keyset is a parsed keyset, and its text to tell it from others.
+type keyset struct {
+	*seal.Keyset
+	text secret.String
+}
+
+func parseKeyset(text string) (*keyset, error) {
+	ks, err := seal.Parse([]byte(text))
+	if err != nil {
+		return nil, err
+	}
+	return &keyset{Keyset: ks, text: secret.New(text)}, nil
+}
+
+// resolver resolves the strings of a configuration and remembers the first
+// thing that was wrong, and which secrets were not given as placeholders.
+type resolver struct {
+	repl     *caddy.Replacer
+	literals []string
+	err      error
+}
+
+// text resolves a string that is no secret.
+func (r *resolver) text(field, value string) string {
+	out, err := r.repl.ReplaceOrErr(value, true, true)
+	r.fail(field, err)
+	return out
+}
+
+// key resolves a secret that is required and has to pass the check.
+func (r *resolver) key(field, value string, check func(string) error) secret.String {
+	if value == "" {
+		r.fail(field, errors.New("the key is missing"))
+		return secret.String{}
+	}
+	text := r.secret(field, value)
+	r.fail(field, check(text))
+	return secret.New(text)
+}
+
+// fail keeps the first error. It does nothing if err is nil.
+func (r *resolver) fail(field string, err error) {
+	if err != nil && r.err == nil {
+		r.err = fmt.Errorf("%s: %w", field, err)
+	}
+}
+
+// secret resolves a secret, which is empty only if it is not given.
+func (r *resolver) secret(field, value string) string {
+	if value == "" {
+		return ""
+	}
+	out, err := r.repl.ReplaceOrErr(value, true, true)
+	if err != nil && !isPlaceholder(value) {
+		// A secret that has braces in it: the replacer's error would print
+		// what is between them.
+		err = errors.New("it has braces and is not one known placeholder; use {env.NAME} or {file./path}")
+	}
+	r.fail(field, err)
+	if out == value {
+		r.literals = append(r.literals, field)
+	}
+	return out
+}
+
+// entry resolves the URLs of a provider.
+func (r *resolver) entry(e *provider.Entry) {
+	e.Issuer = r.text("issuer", e.Issuer)
+	e.AuthorizeURL = r.text("authorize_url", e.AuthorizeURL)
+	e.TokenURL = r.text("token_url", e.TokenURL)
+	e.IntrospectURL = r.text("introspect_url", e.IntrospectURL)
+	e.APIURL = r.text("api_url", e.APIURL)
+	e.Hosts = slices.Clone(e.Hosts)
+	for i, host := range e.Hosts {
+		e.Hosts[i] = r.text("hosts", host)
+	}
+	// A placeholder of the catalogue's own, which stays.
+	r.repl.Set("client_id", "{client_id}")
+	e.RevokeURL = r.text("revoke_url", e.RevokeURL)
+	r.repl.Delete("client_id")
+}
+
+// isPlaceholder reports whether the whole of value is one placeholder for an
+// environment variable or a file.
+func isPlaceholder(value string) bool {
+	return (strings.HasPrefix(value, "{env.") || strings.HasPrefix(value, "{file.")) &&
+		strings.Index(value, "}") == len(value)-1
+}
+
+func resolve(a *App) (*settings, error) {
+	r := &resolver{repl: caddy.NewReplacer()}
+	s := &settings{completion: a.Completion != "off", integrations: map[string]*integration{}}
+	if a.Completion != "" && a.Completion != "off" {
+		return nil, fmt.Errorf("completion: %q is not known; it is `off` or left out", a.Completion)
+	}
+	for _, key := range a.APIKeys {
+		s.apiKeys = append(s.apiKeys, r.key("api_key", key, checkAPIKey))
+	}
+	for _, c := range a.Clients {
+		s.clients = append(s.clients, guard.Key{Name: c.Name, Value: r.key("client "+c.Name, c.Key, checkClientKey)})
+	}
+	for _, u := range a.RedirectURLs {
+		u = r.text("redirect_url", u)
+		r.fail(fmt.Sprintf("redirect_url %q", u), connect.ValidRedirectURL(u))
+		s.redirectURLs = append(s.redirectURLs, u)
+	}
+	publicURL := r.text("public_url", a.PublicURL)
+	if r.err != nil {
+		return nil, r.err
+	}
+	var err error
+	if s.publicURL, err = parsePublicURL(publicURL); err != nil {
+		return nil, fmt.Errorf("public_url: %w", err)
+	}
+	if err := s.resolveStore(a, r); err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.Integrations)) {
+		in, err := s.resolveIntegration(a, r, name)
+		if err != nil {
+			return nil, fmt.Errorf("integration %s: %w", name, err)
+		}
+		s.integrations[name] = in
+	}
+	s.literals = r.literals
+	return s, nil
+}
+
+func (s *settings) resolveStore(a *App, r *resolver) error {
+	dir := filepath.Join(caddy.AppDataDir(), "lanyard")
+	if a.Store != nil {
+		if a.Store.Engine != "" && a.Store.Engine != "badger" {
+			return fmt.Errorf("store: %w", unknownEngine(a.Store.Engine))
+		}
+		if a.Store.Dir != "" {
+			dir = r.text("store", a.Store.Dir)
+		}
+	}
+	text := a.Keyset
+	if json.Valid([]byte(text)) { // braces of its own, which are no placeholder
+		r.literals = append(r.literals, "keyset")
+	} else {
+		text = r.secret("keyset", text)
+	}
+	if r.err != nil {
+		return r.err
+	}
+	var err error
+	if s.dir, err = filepath.Abs(dir); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if text != "" {
+		if s.keyset, err = parseKeyset(text); err != nil {
+			return fmt.Errorf("keyset: %w", err)
+		}
+	}
+	return nil
+}
+
+func unknownEngine(engine string) error {
+	return fmt.Errorf("%q is not a store; there is `badger`", engine)
+}
+
+func (s *settings) resolveIntegration(a *App, r *resolver, name string) (*integration, error) {
+	c := a.Integrations[name]
+	if c == nil {
+		return nil, errors.New("it is empty")
+	}
+	if !isIntegrationName(name) {
+		return nil, errors.New("its name must be of a-z, 0-9, _ and -, and begin with a letter or digit")
+	}
+	providerName := c.Provider
+	if providerName == "" {
+		providerName = name
+	}
+	entry, err := a.entry(providerName)
+	if err != nil {
+		return nil, err
+	}
+	r.entry(&entry)
+	clientID := r.text("client_id", c.ClientID)
+	clientSecret := r.secret("integration "+name+": client_secret", c.ClientSecret)
+	if r.err != nil {
+		return nil, r.err
+	}
+	in := &integration{
+		name: name, providerName: providerName, redirectURI: s.publicURL.String() + "/callback/" + name,
+		scopes: c.Scopes, review: c.Review,
+	}
+	in.Provider, err = provider.New(provider.Config{
+		Entry: entry, ClientID: clientID, ClientSecret: secret.New(clientSecret), RedirectURI: in.redirectURI,
+	})
+	return in, err
+}
+
+// entry returns the provider with this name, the configuration's own before
+// the catalogue's.
+func (a *App) entry(name string) (provider.Entry, error) {
+	if e, ok := a.Providers[name]; ok {
+		e.Title = cmp.Or(e.Title, strings.ToUpper(name[:1])+name[1:]) // better than a host name
+		return e, nil
+	}
+	if e, ok := provider.Lookup(name); ok {
+		return e, nil
+	}
+	names := slices.AppendSeq(provider.Names(), maps.Keys(a.Providers))
+	return provider.Entry{}, fmt.Errorf("no provider %q: %s; or describe it in a `provider %s` block", name, hint(name, names), name)
+}
+
+// hasIntegration returns an error that names the known integrations unless
+// there is one with this name, or name is empty.
+func (a *App) hasIntegration(name string) error {
+	if _, ok := a.settings.integrations[name]; ok || name == "" {
+		return nil
+	}
+	return fmt.Errorf("no integration %q: %s", name, hint(name, slices.Collect(maps.Keys(a.settings.integrations))))
+}

@@ -1,0 +1,134 @@
+package caddymodule
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/lanyard-proxy/lanyard/provider"
+)
+
+const (
+	// idlePerHost keeps a sidecar's busy hour from dialling anew all the time:
+	// Caddy's 32 halve what a TLS upstream can do at 64 calls at once.
+	idlePerHost = 1024
+	// handshakeTimeout is what Caddy leaves open.
+	handshakeTimeout = 10 * time.Second
+)
+
+// upstreams reaches the providers' APIs. Those that are allowed to have
+// private addresses have connections of their own, since a connection that was
+// checked by the looser rule must not serve the others.
+type upstreams struct {
+	public, private *http.Transport
+	privateHosts    map[string]bool // by URL.Host
+}
+
+// newUpstreams has Caddy build the transports, so that all its options hold.
+// config may be nil.
+func newUpstreams(ctx caddy.Context, config *reverseproxy.HTTPTransport, s *settings) (*upstreams, error) {
+	u := &upstreams{privateHosts: map[string]bool{}}
+	for _, i := range s.integrations {
+		if i.AllowPrivate() {
+			for _, host := range append(i.Hosts(), i.API().Host) {
+				u.privateHosts[host] = true
+			}
+		}
+	}
+	var err error
+	if u.public, err = newTransport(ctx, config, false); err != nil {
+		return nil, err
+	}
+	u.private, err = newTransport(ctx, config, true)
+	return u, err
+}
+
+func newTransport(ctx caddy.Context, config *reverseproxy.HTTPTransport, allowPrivate bool) (*http.Transport, error) {
+	// Provisioning writes into the configuration, so each has its own copy.
+	own := new(reverseproxy.HTTPTransport)
+	if config != nil {
+		b, err := json.Marshal(config)
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(b, own); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case own.Compression != nil && *own.Compression:
+		return nil, errors.New("compression: bodies are passed on as they are")
+	case slices.Contains(own.Versions, "3"):
+		return nil, errors.New("versions: HTTP/3 is not for upstreams that may be anywhere")
+	}
+	own.Compression = new(bool)
+	if own.KeepAlive == nil {
+		own.KeepAlive = new(reverseproxy.KeepAlive)
+	}
+	if own.KeepAlive.MaxIdleConnsPerHost == 0 {
+		own.KeepAlive.MaxIdleConnsPerHost = idlePerHost
+	}
+	proxied := own.ForwardProxyURL != "" || len(own.NetworkProxyRaw) > 0
+	if err := own.Provision(ctx); err != nil {
+		return nil, err
+	}
+	t := own.Transport
+	if t.TLSHandshakeTimeout == 0 {
+		t.TLSHandshakeTimeout = handshakeTimeout
+	}
+	if t.TLSClientConfig == nil {
+		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	t.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+	if proxied {
+		return t, nil // what is dialled then is the proxy, which has rules of its own
+	}
+	t.Proxy = nil
+	t.DialContext = guarded(t.DialContext, allowPrivate)
+	if t.DialTLSContext != nil {
+		t.DialTLSContext = guarded(t.DialTLSContext, allowPrivate)
+	}
+	return t, nil
+}
+
+type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// guarded closes connections to addresses that a provider must not have,
+// before a request is written to them.
+func guarded(dial dialFunc, allowPrivate bool) dialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		if err := provider.CheckConn(conn, allowPrivate); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+		return conn, nil
+	}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (u *upstreams) RoundTrip(r *http.Request) (*http.Response, error) {
+	if u.privateHosts[strings.ToLower(r.URL.Host)] {
+		return u.private.RoundTrip(r)
+	}
+	return u.public.RoundTrip(r)
+}
+
+// CloseIdleConnections closes what no request uses. It does nothing on nil.
+func (u *upstreams) CloseIdleConnections() {
+	if u != nil {
+		u.public.CloseIdleConnections()
+		u.private.CloseIdleConnections()
+	}
+}

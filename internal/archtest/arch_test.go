@@ -1,0 +1,110 @@
+// Package archtest checks the direction of imports, so that the layout in
+// docs/architecture.md stays true without a linter.
+package archtest
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/lanyard-proxy/lanyard"
+
+// allowed lists, for each package of this module, the packages of this module
+// it may import. A package that is missing here may import none.
+var allowed = map[string][]string{
+	".":                      {"caddymodule"},
+	"tokenstore":             {"secret"},
+	"tokenstore/badgerstore": {"secret", "tokenstore"},
+	"tokenstore/memstore":    {"secret", "tokenstore"},
+	"tokenstore/storetest":   {"secret", "tokenstore"},
+	"seal":                   {"secret", "tokenstore"},
+	"guard":                  {"secret"},
+	"provider":               {"secret", "tokenstore"},
+	"refresh":                {"secret", "tokenstore"},
+	"connect":                {"guard", "secret", "tokenstore"},
+	"proxy":                  {"guard", "secret", "tokenstore"},
+	"api":                    {"guard", "secret", "tokenstore"},
+	"internal/demo":          {"internal/fakeprovider"},
+	"caddymodule": {
+		"api", "connect", "guard", "internal/demo", "internal/fakeprovider", "provider", "proxy", "refresh",
+		"seal", "secret", "tokenstore", "tokenstore/badgerstore",
+	},
+	"cmd/lanyard": {"caddymodule"},
+}
+
+// only lists the packages that may import a heavy dependency.
+var only = map[string][]string{
+	"github.com/caddyserver/": {"caddymodule", "cmd/lanyard"},
+	"github.com/dgraph-io/":   {"tokenstore/badgerstore"},
+	"github.com/jackc/pgx":    {},
+	"github.com/tink-crypto/": {"seal"},
+	"golang.org/x/oauth2":     {"provider"},
+	"go.uber.org/zap": {
+		"api", "caddymodule", "connect", "internal/demo", "proxy", "refresh", "tokenstore/badgerstore",
+	},
+}
+
+// testOnly may stand in no program.
+var testOnly = []string{"tokenstore/memstore", "tokenstore/storetest"}
+
+func TestImportDirections(t *testing.T) {
+	seen := map[string]bool{}
+	err := fs.WalkDir(os.DirFS("../.."), ".", func(name string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && foreign(name) {
+			return fs.SkipDir
+		}
+		if err != nil || d.IsDir() || path.Ext(name) != ".go" || strings.HasSuffix(name, "_test.go") {
+			return err
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), filepath.Join("../..", name), nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		from := path.Dir(name)
+		seen[from] = true
+		for _, spec := range f.Imports {
+			imp, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			checkImport(t, name, from, imp)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, must := range []string{".", "caddymodule", "cmd/lanyard", "proxy", "tokenstore"} {
+		if !seen[must] {
+			t.Errorf("no Go file found in %s: wrong directory?", must)
+		}
+	}
+}
+
+func checkImport(t *testing.T, name, from, imp string) {
+	t.Helper()
+	if to, ok := strings.CutPrefix(imp, module+"/"); ok {
+		if !slices.Contains(allowed[from], to) || slices.Contains(testOnly, to) {
+			t.Errorf("%s: package %s must not import %s", name, from, to)
+		}
+	}
+	for dep, who := range only {
+		if strings.HasPrefix(imp, dep) && !slices.Contains(who, from) {
+			t.Errorf("%s: package %s must not import %s", name, from, imp)
+		}
+	}
+}
+
+// foreign reports whether a folder holds what is no package of this module.
+func foreign(name string) bool {
+	base := path.Base(name)
+	return base != "." && strings.HasPrefix(base, ".") || base == "node_modules" || base == "testdata" || name == "tools" || name == "client"
+}
