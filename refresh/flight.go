@@ -61,6 +61,11 @@ func (r *Refresher) renew(ctx context.Context, id string, seen uint64, why reaso
 	if err != nil {
 		return nil, err
 	}
+	return f.wait(ctx)
+}
+
+// wait returns what the flight brings, or ctx's error.
+func (f *flight) wait(ctx context.Context) (*tokenstore.Grant, error) {
 	select {
 	case <-f.done:
 		return f.grant, f.err
@@ -109,6 +114,9 @@ func (r *Refresher) join(id string, seen uint64, why reason) (*flight, error) {
 // fly runs one renewal and leaves behind what the next one has to know.
 func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 	f.grant, f.err = r.redeem(r.ctx, id, seen, why)
+	if hasMoved(f.err) {
+		f.grant, f.err = r.moved(r.ctx, id, seen, f.err)
+	}
 
 	r.mu.Lock()
 	w := r.work[id]
@@ -133,19 +141,22 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 }
 
 // tidyOver is how much work may be remembered before what is no longer needed
-// is looked for.
+// is looked for, at first.
 const tidyOver = 4096
 
-// tidy forgets work that no longer matters. r.mu is held.
+// tidy forgets work that no longer matters. It looks again when there is twice
+// as much as it had to leave. A failure matters for a while after its back-off:
+// the next one counts on from it. r.mu is held.
 func (r *Refresher) tidy(now time.Time) {
-	if len(r.work) < tidyOver {
+	if len(r.work) < r.tidyAt {
 		return
 	}
 	for id, w := range r.work {
-		if w.flight == nil && now.After(w.retryAt) && now.After(w.openTill) && now.After(w.forcedAt.Add(forcedPause)) {
+		if w.flight == nil && now.After(w.retryAt.Add(maxBackOff)) && now.After(w.openTill) && now.After(w.forcedAt.Add(forcedPause)) {
 			delete(r.work, id)
 		}
 	}
+	r.tidyAt = max(tidyOver, 2*len(r.work))
 }
 
 // The bounds of what callers are told to wait.
@@ -160,11 +171,14 @@ func unavailable(after time.Duration, cause error) *tokenstore.UnavailableError 
 	return &tokenstore.UnavailableError{RetryAfter: clampRetry(after), Cause: cause}
 }
 
+// maxBackOff is the longest back-off, before jitter.
+const maxBackOff = time.Minute
+
 // backOff returns how long to wait after the nth failure in a row: one second,
 // doubled each time up to a minute, give or take a fifth.
 func backOff(failures int) time.Duration {
 	d := time.Second << min(max(failures-1, 0), 6)
-	d = min(d, time.Minute)
+	d = min(d, maxBackOff)
 	jitter := 0.8 + 0.4*rand.Float64() //nolint:gosec // spreads load; nobody gains by guessing it
 	return time.Duration(float64(d) * jitter)
 }

@@ -51,7 +51,7 @@ func (r *Refresher) redeem(ctx context.Context, id string, seen uint64, why reas
 	}
 	c, err = r.writeIntent(ctx, &c)
 	if err != nil {
-		return r.orMoved(ctx, id, seen, err)
+		return nil, err
 	}
 	reqCtx, cancel := context.WithTimeout(ctx, requestLimit)
 	answer, err := p.Refresh(reqCtx, c.Token)
@@ -61,17 +61,20 @@ func (r *Refresher) redeem(ctx context.Context, id string, seen uint64, why reas
 	}
 	c, err = r.keepAnswer(ctx, &c, answer)
 	if err != nil {
-		return r.orMoved(ctx, id, seen, err)
+		return nil, err
 	}
 	return r.finish(ctx, p, &c, why)
 }
 
-// orMoved turns errMoved into what the connection has become: the token of a
-// reconnect is as good as a renewed one.
-func (r *Refresher) orMoved(ctx context.Context, id string, seen uint64, err error) (*tokenstore.Grant, error) {
-	if !errors.Is(err, errMoved) {
-		return nil, err
-	}
+// hasMoved reports whether err says that the connection changed under a
+// renewal.
+func hasMoved(err error) bool {
+	return errors.Is(err, errMoved) || errors.Is(err, tokenstore.ErrNotFound)
+}
+
+// moved returns what a connection has become that changed under a renewal,
+// which ended with err: the token of a reconnect is as good as a renewed one.
+func (r *Refresher) moved(ctx context.Context, id string, seen uint64, err error) (*tokenstore.Grant, error) {
 	c, rerr := r.store.Connection(ctx, id)
 	if rerr != nil {
 		return nil, fmt.Errorf("refresh: reading connection again: %w", rerr)
@@ -119,13 +122,17 @@ func (r *Refresher) expire(ctx context.Context, c *tokenstore.Connection, reason
 // mayPresent decides whether the refresh token may be sent while the outcome
 // of an earlier request with it is open: at the time that settleIntent set, or
 // before, if the access token turns out to be no use any more. An intent that
-// nobody settled is of a run that ended in the middle; it may be tried at once.
+// nobody settled, so that its deadline is still the request's own, is of a run
+// that ended in the middle; it may be tried at once.
 func mayPresent(c *tokenstore.Connection, why reason) error {
-	if c.Intent == nil || c.Intent.Unknown == 0 {
+	if c.Intent == nil || c.Intent.Deadline.Equal(c.Intent.StartedAt.Add(requestLimit)) {
 		return nil
 	}
 	now := time.Now()
 	wait := c.Intent.Deadline.Sub(now)
+	if c.Intent.Deadline.IsZero() {
+		wait = maxRetryAfter
+	}
 	early := why.accessTokenDead() && !now.Before(c.Intent.StartedAt.Add(backOff(c.Intent.Unknown)))
 	if wait <= 0 || early {
 		return nil
@@ -138,7 +145,7 @@ func mayPresent(c *tokenstore.Connection, why reason) error {
 // saw: this program ended in the middle, or could not write.
 func (r *Refresher) writeIntent(ctx context.Context, c *tokenstore.Connection) (tokenstore.Connection, error) {
 	now := time.Now().UTC()
-	next, err := r.store.UpdateConnection(ctx, c.ID, func(cur *tokenstore.Connection) error {
+	next, err := r.note(ctx, c.ID, func(cur *tokenstore.Connection) error {
 		if !sameCredential(cur, c) || usable(cur.Status, cur.Disabled) != nil {
 			return errMoved
 		}
@@ -161,12 +168,21 @@ func (r *Refresher) writeIntent(ctx context.Context, c *tokenstore.Connection) (
 	return next, nil
 }
 
+// note changes what no call sees of a connection. It passes the cache by, so
+// that a store that can't write takes no valid token out of it. A write that
+// has begun is seen through, as the cache's are.
+func (r *Refresher) note(ctx context.Context, id string, change func(*tokenstore.Connection) error) (tokenstore.Connection, error) {
+	return r.cfg.Store.UpdateConnection(context.WithoutCancel(ctx), id, change)
+}
+
 // noAnswer writes down that a request brought no answer, and says why.
 func (r *Refresher) noAnswer(ctx context.Context, p Provider, c *tokenstore.Connection, cause error) error {
 	sent := !errors.Is(cause, tokenstore.ErrNotSent)
-	r.settleIntent(ctx, p, c, sent)
 	r.cfg.Logger.Warn("token endpoint gave no answer", zap.String("connection_id", c.ID),
 		zap.String("integration", c.Integration), zap.Bool("sent", sent), zap.Error(cause))
+	if err := r.settleIntent(ctx, p, c, sent); err != nil {
+		cause = err
+	}
 	return unavailable(0, cause)
 }
 
@@ -174,11 +190,14 @@ func (r *Refresher) noAnswer(ctx context.Context, p Provider, c *tokenstore.Conn
 // with this refresh token is open, the intent stays, with the time of the next
 // try: soon where the provider has a grace window, else not before the access
 // token is at its end, since presenting a spent refresh token can end the
-// whole grant.
-func (r *Refresher) settleIntent(ctx context.Context, p Provider, c *tokenstore.Connection, unknown bool) {
-	_, err := r.store.UpdateConnection(ctx, c.ID, func(cur *tokenstore.Connection) error {
+// whole grant. An end that is only guessed counts, and a token that never ends
+// serves until an API refuses it: no time is set then.
+//
+// The error is of a connection that has moved on: its credential is another.
+func (r *Refresher) settleIntent(ctx context.Context, p Provider, c *tokenstore.Connection, unknown bool) error {
+	_, err := r.note(ctx, c.ID, func(cur *tokenstore.Connection) error {
 		if !redeeming(cur, c) {
-			return tokenstore.ErrUnchanged
+			return errMoved
 		}
 		in := cur.Intent
 		in.Answer = nil
@@ -189,17 +208,27 @@ func (r *Refresher) settleIntent(ctx context.Context, p Provider, c *tokenstore.
 			cur.Intent = nil
 			return nil
 		}
-		next := time.Now().UTC().Add(backOff(in.Unknown))
-		if hard := cur.Token.HardAt(); !p.Grace() && hard.After(next) {
-			next = hard
+		in.Deadline = time.Now().UTC().Add(backOff(in.Unknown))
+		if p.Grace() {
+			return nil
 		}
-		in.Deadline = next
+		end := cur.Token.HardAt()
+		if end.IsZero() {
+			end = cur.Token.ExpiresAt
+		}
+		if end.IsZero() || end.After(in.Deadline) {
+			in.Deadline = end
+		}
 		return nil
 	})
+	if hasMoved(err) {
+		return err
+	}
 	if err != nil {
 		// The intent stays open as it is, which is the safe reading of it.
 		r.cfg.Logger.Error("refresh intent not settled", zap.String("connection_id", c.ID), zap.Error(err))
 	}
+	return nil
 }
 
 // keepAnswer stores an answer before anything reads it. A store that can't
@@ -207,7 +236,7 @@ func (r *Refresher) settleIntent(ctx context.Context, p Provider, c *tokenstore.
 // must not be sent again meanwhile, since a new one is in the answer.
 func (r *Refresher) keepAnswer(ctx context.Context, c *tokenstore.Connection, a tokenstore.Answer) (tokenstore.Connection, error) {
 	for failures := 1; ; failures++ {
-		next, err := r.store.UpdateConnection(ctx, c.ID, func(cur *tokenstore.Connection) error {
+		next, err := r.note(ctx, c.ID, func(cur *tokenstore.Connection) error {
 			if !redeeming(cur, c) {
 				return errMoved
 			}
@@ -217,7 +246,7 @@ func (r *Refresher) keepAnswer(ctx context.Context, c *tokenstore.Connection, a 
 		switch {
 		case err == nil:
 			return next, nil
-		case errors.Is(err, errMoved) || errors.Is(err, tokenstore.ErrNotFound):
+		case hasMoved(err):
 			// Reconnected, revoked or deleted meanwhile: nobody needs the answer.
 			return next, unavailable(0, err)
 		}
@@ -233,21 +262,21 @@ func (r *Refresher) keepAnswer(ctx context.Context, c *tokenstore.Connection, a 
 
 // finish reads the answer that c's intent holds and makes what it says true.
 func (r *Refresher) finish(ctx context.Context, p Provider, c *tokenstore.Connection, why reason) (*tokenstore.Grant, error) {
-	next, err := p.Parse(*c.Intent.Answer, c.Token, c.RequestedScopes)
+	// A refresh asks for the scopes that were granted, which may be fewer than
+	// the connection has asked for (RFC 6749 section 6).
+	next, err := p.Parse(*c.Intent.Answer, c.Token, c.Token.Scopes)
 	if err == nil {
-		g, err := r.commit(ctx, c, next)
-		if err != nil {
-			return r.orMoved(ctx, c.ID, c.Token.Generation, err)
-		}
-		return g, nil
+		return r.commit(ctx, c, next)
 	}
 	refusal, readable := errors.AsType[*tokenstore.RefusalError](err)
 	if readable && refusal.Kind == tokenstore.RefusedGrant {
 		return nil, r.dead(ctx, c, why)
 	}
-	r.settleIntent(ctx, p, c, !readable)
 	r.cfg.Logger.Warn("token not refreshed", zap.String("connection_id", c.ID),
 		zap.String("integration", c.Integration), zap.Error(err))
+	if moved := r.settleIntent(ctx, p, c, !readable); moved != nil {
+		err = moved
+	}
 	var after time.Duration
 	if readable {
 		after = refusal.RetryAfter
@@ -277,6 +306,9 @@ func (r *Refresher) commit(ctx context.Context, c *tokenstore.Connection, next t
 	}
 	r.cfg.Logger.Info("token refreshed", zap.String("connection_id", c.ID), zap.String("integration", c.Integration),
 		zap.Uint64("generation", stored.Token.Generation), zap.Bool("rotated", rotated))
+	if err := usable(stored.Status, stored.Disabled); err != nil { // switched off meanwhile
+		return nil, err
+	}
 	return r.cache.put(&stored), nil
 }
 

@@ -67,6 +67,7 @@ type Refresher struct {
 	mu      sync.Mutex
 	closing bool             // guarded by mu
 	work    map[string]*work // guarded by mu :: connection ID → its renewal under way, or the last one's failure
+	tidyAt  int              // guarded by mu :: how much work has to be there for the next tidying
 }
 
 // New returns a Refresher. Close has to be called at its end.
@@ -128,7 +129,7 @@ func (r *Refresher) Token(ctx context.Context, g *tokenstore.Grant) (*tokenstore
 	// Inside the hard margin the old token may still have seconds to live: a
 	// failed renewal fails no request before they are over.
 	if ctx.Err() == nil && time.Now().Before(g.Token.ExpiresAt) {
-		if cur, ferr := r.Find(ctx, g.ConnectionID); ferr == nil && cur.Status == tokenstore.StatusActive {
+		if cur, ferr := r.Find(ctx, g.ConnectionID); ferr == nil && usable(cur.Status, cur.Disabled) == nil {
 			return g, nil
 		}
 	}
@@ -136,7 +137,7 @@ func (r *Refresher) Token(ctx context.Context, g *tokenstore.Grant) (*tokenstore
 }
 
 // Renew returns a token newer than the generation that an API has refused. If
-// there is one already, the provider is not asked.
+// there is a valid one already, the provider is not asked.
 //
 // Errors are Token's, and tokenstore.ErrNotRenewed.
 func (r *Refresher) Renew(ctx context.Context, id string, refused uint64) (*tokenstore.Grant, error) {
@@ -144,8 +145,11 @@ func (r *Refresher) Renew(ctx context.Context, id string, refused uint64) (*toke
 	if err != nil {
 		return nil, err
 	}
+	if err := usable(g.Status, g.Disabled); err != nil {
+		return nil, err
+	}
 	if g.Token.Generation > refused {
-		return g, nil
+		return r.Token(ctx, g) // it may be old by now: a call can take longer than a token lives
 	}
 	why := forcedRenewal
 	soft := g.Token.SoftAt()
@@ -153,7 +157,16 @@ func (r *Refresher) Renew(ctx context.Context, id string, refused uint64) (*toke
 	if lost := !g.Renewable && g.StatusReason != ""; due || lost {
 		why = refusedRenewal // it was due anyway, or the provider won't be asked
 	}
-	return r.renew(ctx, id, refused, why)
+	next, err := r.renew(ctx, id, refused, why)
+	if !errors.Is(err, tokenstore.ErrReconnect) {
+		return next, err
+	}
+	// It may have been a renewal under way that knew nothing of the refusal,
+	// and left the access token to serve to its end. This is its end.
+	if cur, ferr := r.Find(ctx, id); ferr == nil && usable(cur.Status, cur.Disabled) == nil {
+		return r.renew(ctx, id, refused, refusedRenewal)
+	}
+	return nil, err
 }
 
 // Refresh renews the connection's token now, whatever its age.
@@ -176,7 +189,11 @@ func (r *Refresher) Resolve(ctx context.Context, id string) {
 	if err != nil || c.Intent == nil {
 		return
 	}
-	_, err = r.renew(ctx, id, c.Token.Generation, dueRenewal)
+	f, err := r.join(id, c.Token.Generation, dueRenewal)
+	if err != nil {
+		return // the last try was too short a time ago, and said what it met
+	}
+	_, err = f.wait(ctx)
 	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, tokenstore.ErrNotActive) {
 		r.cfg.Logger.Warn("interrupted refresh not resolved yet",
 			zap.String("connection_id", id), zap.String("integration", c.Integration), zap.Error(err))

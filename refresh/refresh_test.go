@@ -74,7 +74,7 @@ func (p *provider) Refresh(ctx context.Context, t tokenstore.Token) (tokenstore.
 	return a, nil
 }
 
-func (p *provider) Parse(a tokenstore.Answer, prev tokenstore.Token, _ []string) (tokenstore.Token, error) {
+func (p *provider) Parse(a tokenstore.Answer, prev tokenstore.Token, asked []string) (tokenstore.Token, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if a.Status != 200 {
@@ -83,9 +83,13 @@ func (p *provider) Parse(a tokenstore.Answer, prev tokenstore.Token, _ []string)
 		return tokenstore.Token{}, s.parse
 	}
 	n := a.Body.Reveal()
+	scopes := asked // the answer tells none
+	if len(scopes) == 0 {
+		scopes = prev.Scopes
+	}
 	return tokenstore.Token{
 		AccessToken: secret.New("at-new-" + n), RefreshToken: secret.New("rt-new-" + n),
-		IssuedAt: a.SentAt, ExpiresAt: a.SentAt.Add(tokenLife), Scopes: prev.Scopes,
+		IssuedAt: a.SentAt, ExpiresAt: a.SentAt.Add(tokenLife), Scopes: scopes,
 	}, nil
 }
 
@@ -506,6 +510,21 @@ func TestIntentAndAnswerAreStoredFirst(t *testing.T) {
 		r.wantToken("at-new-1")
 		if c := r.connection(); c.Intent != nil || c.Token.RefreshToken.Reveal() != "rt-new-1" || c.LastRefreshedAt.IsZero() {
 			t.Errorf("stored: intent %v, generation %d", c.Intent, c.Token.Generation)
+		}
+	})
+}
+
+func TestScopesStayAsGranted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(c *tokenstore.Connection) {
+			c.RequestedScopes = []string{"read", "write"}
+			c.Token.Scopes = []string{"read"}
+		})
+		if err := r.Refresh(t.Context(), r.id); err != nil {
+			t.Fatal(err)
+		}
+		if c := r.connection(); len(c.Token.Scopes) != 1 || len(c.MissingScopes()) != 1 {
+			t.Errorf("scopes after a refresh = %v, missing %v; want those granted at first", c.Token.Scopes, c.MissingScopes())
 		}
 	})
 }

@@ -55,15 +55,16 @@ func Parse(keysetJSON []byte) (*Keyset, error) {
 	if !json.Valid(keysetJSON) {
 		return nil, errors.New("seal: keyset is not JSON")
 	}
+	read := func() *keyset.JSONReader { return keyset.NewJSONReader(bytes.NewReader(keysetJSON)) }
 	// Tink's own errors are dropped: those of its JSON parser quote the input.
-	ks, err := keyset.NewJSONReader(bytes.NewReader(keysetJSON)).Read()
+	ks, err := read().Read()
 	if err != nil || len(ks.GetKey()) == 0 {
 		return nil, errors.New("seal: keyset is JSON, but not a Tink keyset in clear text")
 	}
 	if !hasPrimary(ks) {
 		return nil, errors.New("seal: keyset has no enabled primary key")
 	}
-	handle, err := insecurecleartextkeyset.Read(&keyset.MemReaderWriter{Keyset: ks})
+	handle, err := insecurecleartextkeyset.Read(read())
 	if err != nil {
 		return nil, errors.New("seal: keyset has a key that can't be read")
 	}

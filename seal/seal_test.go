@@ -204,7 +204,7 @@ func TestFormats(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	good, _ := generate(t)
-	change := func(old, new string) string { return strings.Replace(string(good), old, new, 1) }
+	change := func(from, to string) string { return strings.Replace(string(good), from, to, 1) }
 	var fields map[string]any
 	if err := json.Unmarshal(good, &fields); err != nil {
 		t.Fatalf("Generate made no JSON: %v", err)

@@ -81,7 +81,8 @@ type Intent struct {
 	Generation       uint64    // the generation that is to be replaced
 	StartedAt        time.Time // UTC
 	// Deadline is the request's own limit, or, after an unknown outcome, when
-	// the same token is tried again.
+	// the same token is tried again. Zero: once an API refuses the access
+	// token, which else never ends.
 	Deadline time.Time
 	// Unknown counts the requests that were sent and not answered readably.
 	Unknown int

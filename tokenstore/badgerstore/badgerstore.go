@@ -40,6 +40,9 @@ type Store struct {
 	keys  keyMaker
 	codec tokenstore.Codec
 
+	reading sync.RWMutex // held by readers: Badger's Close unmaps what they read
+	closed  bool         // guarded by reading
+
 	jobs    chan *job     // to the committer
 	closing chan struct{} // closed by Close
 	stopped chan struct{} // closed when the committer has answered its last job
@@ -141,6 +144,9 @@ func (s *Store) Close() error {
 	s.close.Do(func() {
 		close(s.closing)
 		s.wg.Wait()
+		s.reading.Lock()
+		s.closed = true
+		s.reading.Unlock()
 		err = errors.Join(s.db.Close(), restrictFiles(filepath.Join(s.dir, badgerDir)))
 		s.lock.release()
 	})
@@ -183,7 +189,9 @@ func (s *Store) collectGarbage() {
 		case <-ticker.C:
 			// Each success freed a file; the error that ends this is
 			// badger.ErrNoRewrite, or one that the next round meets again.
-			for s.db.RunValueLogGC(0.5) == nil {
+			var err error
+			for err == nil {
+				err = s.db.RunValueLogGC(0.5)
 			}
 		}
 	}

@@ -26,6 +26,23 @@ func filled(t *testing.T, keys *seal.Keyset) string {
 	return dir
 }
 
+// remove returns a function that removes a part of a store.
+func remove(part string) func(*testing.T, string) {
+	return func(t *testing.T, dir string) {
+		t.Helper()
+		if err := os.RemoveAll(filepath.Join(dir, part)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// empty leaves a store's Badger without any record.
+func empty(t *testing.T, dir string) {
+	t.Helper()
+	remove("badger")(t, dir)
+	tamper(t, dir, func(*badger.Txn) error { return nil })
+}
+
 func TestWrongKeyset(t *testing.T) {
 	keys := newKeys(t)
 	dir := filled(t, keys)
@@ -44,16 +61,12 @@ func TestWrongKeyset(t *testing.T) {
 // without a change to any file.
 func TestIncomplete(t *testing.T) {
 	keys := newKeys(t)
-	remove := func(t *testing.T, path ...string) {
-		t.Helper()
-		if err := os.RemoveAll(filepath.Join(path...)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write := func(t *testing.T, text string, path ...string) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(path...), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
+	write := func(text, path string) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			t.Helper()
+			if err := os.WriteFile(filepath.Join(dir, path), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	for _, tc := range []struct {
@@ -62,26 +75,22 @@ func TestIncomplete(t *testing.T) {
 		changes bool   // Badger has to be opened to know
 		want    string // in the error
 	}{
-		{"no identity file", func(t *testing.T, dir string) { remove(t, dir, "lanyard-store.json") }, false, "lanyard-store.json beside it is missing"},
-		{"no Badger directory", func(t *testing.T, dir string) { remove(t, dir, "badger") }, false, "is missing or empty"},
-		{"no MANIFEST", func(t *testing.T, dir string) { remove(t, dir, "badger", "MANIFEST") }, false, "is missing or empty"},
-		{"empty MANIFEST", func(t *testing.T, dir string) { write(t, "", dir, "badger", "MANIFEST") }, false, "is missing or empty"},
-		{"empty identity file", func(t *testing.T, dir string) { write(t, "", dir, "lanyard-store.json") }, false, "is damaged"},
-		{"identity file of nothing", func(t *testing.T, dir string) { write(t, "{}", dir, "lanyard-store.json") }, false, "is damaged"},
-		{"identity file of a later format", func(t *testing.T, dir string) {
-			write(t, `{"format":2,"store_id":"a","epoch":"b"}`, dir, "lanyard-store.json")
-		}, false, "has format 2"},
+		{"no identity file", remove("lanyard-store.json"), false, "lanyard-store.json beside it is missing"},
+		{"no Badger directory", remove("badger"), false, "is missing or empty"},
+		{"no MANIFEST", remove("badger/MANIFEST"), false, "is missing or empty"},
+		{"empty MANIFEST", write("", "badger/MANIFEST"), false, "is missing or empty"},
+		{"empty identity file", write("", "lanyard-store.json"), false, "is damaged"},
+		{"identity file of nothing", write("{}", "lanyard-store.json"), false, "is damaged"},
+		{"identity file of a later format", write(`{"format":2,"store_id":"a","epoch":"b"}`, "lanyard-store.json"), false, "has format 2"},
 		{"another store's Badger", func(t *testing.T, dir string) {
+			t.Helper()
 			other := filled(t, keys)
-			remove(t, dir, "badger")
+			remove("badger")(t, dir)
 			if err := os.Rename(filepath.Join(other, "badger"), filepath.Join(dir, "badger")); err != nil {
 				t.Fatal(err)
 			}
 		}, true, "are of two stores"},
-		{"an emptied Badger", func(t *testing.T, dir string) {
-			remove(t, dir, "badger")
-			tamper(t, dir, func(*badger.Txn) error { return nil })
-		}, true, "has lost its identity"},
+		{"an emptied Badger", empty, true, "has lost its identity"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := filled(t, keys)
@@ -129,18 +138,9 @@ func TestCrashAtFirstOpen(t *testing.T) {
 		}
 	}
 	for name, rest := range map[string]func(t *testing.T, dir string){
-		"only the identity": func(t *testing.T, dir string) {
-			if err := os.RemoveAll(filepath.Join(dir, "badger")); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"Badger is there, and empty": func(t *testing.T, dir string) {
-			if err := os.RemoveAll(filepath.Join(dir, "badger")); err != nil {
-				t.Fatal(err)
-			}
-			tamper(t, dir, func(*badger.Txn) error { return nil })
-		},
-		"Badger has the identity": func(*testing.T, string) {},
+		"only the identity":          remove("badger"),
+		"Badger is there, and empty": empty,
+		"Badger has the identity":    func(*testing.T, string) {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

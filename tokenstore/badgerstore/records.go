@@ -81,6 +81,11 @@ func exists(txn *badger.Txn, key []byte) (bool, error) {
 
 // view runs a reading transaction on what is committed.
 func (s *Store) view(read func(txn *badger.Txn) error) error {
+	s.reading.RLock()
+	defer s.reading.RUnlock()
+	if s.closed {
+		return errClosed
+	}
 	err := s.db.View(read)
 	if errors.Is(err, badger.ErrDBClosed) {
 		return errClosed
