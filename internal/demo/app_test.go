@@ -78,7 +78,7 @@ func wantIn(t *testing.T, page string, wants ...string) {
 }
 
 func TestAppWalk(t *testing.T) {
-	s := newSetup(t, 0)
+	s := newSetup(t)
 	b := newBrowser(t)
 	resp, page := b.do("GET", s.cfg.AppURL+"/")
 	wantIn(t, page, `href="/connect"`, "Not connected")
@@ -106,7 +106,7 @@ func TestAppWalk(t *testing.T) {
 }
 
 func TestAppDenied(t *testing.T) {
-	s := newSetup(t, 0)
+	s := newSetup(t)
 	b := newBrowser(t)
 	resp, _ := b.do("GET", s.cfg.AppURL+"/connect")
 	back, err := fakeprovider.Deny(t.Context(), b.c, resp.Request.URL.String())
@@ -118,7 +118,7 @@ func TestAppDenied(t *testing.T) {
 }
 
 func TestAppCompletesOnlyItsOwnFlows(t *testing.T) {
-	s := newSetup(t, 0)
+	s := newSetup(t)
 	b := newBrowser(t)
 	resp, _ := b.do("GET", s.cfg.AppURL+"/connect")
 	back, err := fakeprovider.Approve(t.Context(), b.c, resp.Request.URL.String())
@@ -140,7 +140,7 @@ func TestAppCompletesOnlyItsOwnFlows(t *testing.T) {
 }
 
 func TestAppRefusesOtherSites(t *testing.T) {
-	s := newSetup(t, 0)
+	s := newSetup(t)
 	b := newBrowser(t)
 	for _, path := range []string{"/call", "/expire", "/revoke"} {
 		for _, header := range [][]string{{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "http://evil.test"}} {
@@ -160,7 +160,7 @@ func TestAppRefusesOtherSites(t *testing.T) {
 }
 
 func TestAppSaysWhatIsWrong(t *testing.T) {
-	s := newSetup(t, 0)
+	s := newSetup(t)
 	cfg := s.cfg
 	cfg.APIKey = "wrong"
 	app, err := demo.NewApp(cfg)
@@ -183,7 +183,7 @@ func TestAppSaysWhatIsWrong(t *testing.T) {
 }
 
 func TestNewAppNeedsItsConfig(t *testing.T) {
-	s := newSetup(t, 0)
+	s := newSetup(t)
 	for name, change := range map[string]func(*demo.Config){
 		"Link": func(c *demo.Config) { c.Link = nil }, "APIKey": func(c *demo.Config) { c.APIKey = "" }, "AppURL": func(c *demo.Config) { c.AppURL = "" },
 	} {

@@ -98,7 +98,7 @@ func (c *Config) api(ctx context.Context, method, path string, in, out any) erro
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.APIURL+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, c.APIURL+path, body) //nolint:gosec // G704: the configuration names the host, and IDs in the path are escaped
 	if err != nil {
 		return fmt.Errorf("asking Lanyard: %w", err)
 	}
@@ -106,12 +106,12 @@ func (c *Config) api(ctx context.Context, method, path string, in, out any) erro
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, answer, err := c.do(req)
+	status, _, answer, err := c.do(req)
 	if err != nil {
 		return fmt.Errorf("asking Lanyard: %w", err)
 	}
-	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return refusal(resp.StatusCode, answer)
+	if status < 200 || status > 299 {
+		return refusal(status, answer)
 	}
 	if out == nil {
 		return nil
@@ -132,12 +132,12 @@ func (c *Config) call(ctx context.Context, id, path string) (call, error) {
 	}
 	req.Header.Set("Lanyard-Key", c.ClientKey)
 	req.Header.Set("Connection-Id", id)
-	resp, body, err := c.do(req)
+	status, header, body, err := c.do(req)
 	if err != nil {
 		return call{}, fmt.Errorf("calling the API: %w", err)
 	}
 	out := call{
-		Method: req.Method, Path: path, Status: resp.StatusCode, Code: resp.Header.Get("Lanyard-Error"),
+		Method: req.Method, Path: path, Status: status, Code: header.Get("Lanyard-Error"),
 		Body: string(body), Took: time.Since(began),
 	}
 	if out.Code != "" {
@@ -150,17 +150,17 @@ func (c *Config) call(ctx context.Context, id, path string) (call, error) {
 	return out, nil
 }
 
-func (c *Config) do(req *http.Request) (*http.Response, []byte, error) {
-	resp, err := c.Client.Do(req)
+func (c *Config) do(req *http.Request) (status int, header http.Header, body []byte, err error) {
+	resp, err := c.Client.Do(req) //nolint:gosec // G704: the configuration names the host
 	if err != nil {
-		return nil, nil, err
+		return 0, nil, nil, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the answer: %w", err)
+		return 0, nil, nil, fmt.Errorf("reading the answer: %w", err)
 	}
-	return resp, body, nil
+	return resp.StatusCode, resp.Header, body, nil
 }
 
 func refusal(status int, answer []byte) error {

@@ -51,9 +51,9 @@ type setup struct {
 	cfg  demo.Config
 }
 
-func newSetup(t *testing.T, accessLife time.Duration) *setup {
+func newSetup(t *testing.T) *setup {
 	t.Helper()
-	p := demo.Provider(accessLife)
+	p := demo.Provider(0)
 	provider := httptest.NewServer(p)
 	t.Cleanup(provider.Close)
 	s := &stub{t: t, provider: provider.URL}

@@ -16,7 +16,7 @@ import (
 )
 
 func TestRunYes(t *testing.T) {
-	s := newSetup(t, 0)
+	s := newSetup(t)
 	var out bytes.Buffer
 	if err := demo.Run(t.Context(), s.cfg, demo.Options{Out: &out, Yes: true, Life: time.Second}); err != nil {
 		t.Fatalf("Run = %v after\n%s", err, out.String())
@@ -37,7 +37,7 @@ func TestRunYes(t *testing.T) {
 }
 
 func TestRunInteractive(t *testing.T) {
-	s := newSetup(t, 0)
+	s := newSetup(t)
 	// What a person does at the keyboard: approve, four times Enter, approve.
 	in := strings.NewReader("a\n\n\n\na\n")
 	var out bytes.Buffer
@@ -62,7 +62,7 @@ func TestRunNamesTheStepThatFails(t *testing.T) {
 		},
 	} {
 		t.Run(step, func(t *testing.T) {
-			s := newSetup(t, 0)
+			s := newSetup(t)
 			breakIt(s)
 			err := demo.Run(t.Context(), s.cfg, demo.Options{Out: io.Discard, Yes: true, Life: time.Second})
 			if err == nil || !strings.Contains(err.Error(), "step "+step+":") {
@@ -71,7 +71,7 @@ func TestRunNamesTheStepThatFails(t *testing.T) {
 		})
 	}
 	t.Run("cancelled", func(t *testing.T) {
-		s := newSetup(t, 0)
+		s := newSetup(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		if err := demo.Run(ctx, s.cfg, demo.Options{Out: cancelAt{"called", cancel}, Yes: true, Life: time.Hour}); !errors.Is(err, context.Canceled) {

@@ -173,9 +173,9 @@ func (b *tab) reload() page {
 	return b.load("reloading", chromedp.Reload())
 }
 
-func (b *tab) back() page {
+func (b *tab) back() {
 	b.w.t.Helper()
-	return b.load("going back", chromedp.NavigateBack())
+	b.load("going back", chromedp.NavigateBack())
 }
 
 // load does what makes a page load, and looks at that page.

@@ -109,7 +109,8 @@ func TestAnswersArriveAsGiven(t *testing.T) {
 	}{
 		{
 			"one Server, the provider's", "GET /status/200?header=Server:+acme&header=X-A:+1&header=X-A:+2&body=hi HTTP/1.1\n", 200,
-			http.Header{"Server": {"acme"}, "X-A": {"1", "2"}, "Via": nil, "Alt-Svc": nil, "Content-Length": {"2"}}, "hi",
+			http.Header{"Server": {"acme"}, "X-A": {"1", "2"}, "Via": nil, "Alt-Svc": nil, "Content-Length": {"2"}},
+			"hi",
 		},
 		{"no Server where the provider names none", "GET /status/200?body=hi HTTP/1.1\n", 200, http.Header{"Server": nil}, "hi"},
 		{"204", "GET /status/204 HTTP/1.1\n", 204, http.Header{"Content-Length": nil}, ""},

@@ -8,18 +8,15 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -157,10 +154,6 @@ func withLife(access time.Duration) option {
 	return func(_ *world, c *fakeprovider.Config) { c.AccessLife = access }
 }
 
-func withExtra(lines string) option {
-	return func(w *world, _ *fakeprovider.Config) { w.site.Extra += lines }
-}
-
 // newWorld starts all three and stops them at the end of the test, which ends
 // with the sweep.
 func newWorld(t *testing.T, opts ...option) *world {
@@ -169,7 +162,7 @@ func newWorld(t *testing.T, opts ...option) *world {
 		t: t, apiKey: "apikey" + rand.Text(), clientKey: "clientkey" + rand.Text(), secret: "clientsecret" + rand.Text(),
 		site: site{Dir: t.TempDir(), Connect: freePort(t), Proxy: freePort(t)},
 	}
-	w.app = newApp(t, w)
+	w.app = newApp(t)
 	cfg := fakeprovider.Config{
 		ClientID: "lanyard-test", ClientSecret: w.secret, Scopes: []string{"read", "write"},
 		RedirectURIs: []string{fmt.Sprintf("http://localhost:%d/callback/fake", w.site.Connect)},
@@ -192,14 +185,24 @@ func newWorld(t *testing.T, opts ...option) *world {
 	return w
 }
 
+// nextPort is where freePort goes on to look. The ports are below those that
+// systems give out by themselves, so that nobody gets one by chance before the
+// program listens on it, or while it is down. Other runs may go on beside this
+// one, so it begins anywhere.
+var nextPort = 20000 + mathrand.IntN(10000)
+
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		nextPort++
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", nextPort))
+		if err == nil {
+			_ = l.Close()
+			return nextPort
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 func (w *world) writeCaddyfile() {
@@ -327,239 +330,6 @@ func (w *world) note(b []byte) {
 	defer w.mu.Unlock()
 	if w.seen.Len() < 16<<20 {
 		w.seen.Write(b)
-	}
-}
-
-// answer is a whole answer.
-type answer struct {
-	Status int
-	Header http.Header
-	Body   string
-}
-
-func (w *world) do(req *http.Request) answer {
-	w.t.Helper()
-	a, err := w.tryDo(req)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return a
-}
-
-func (w *world) tryDo(req *http.Request) (answer, error) {
-	res, err := http.DefaultTransport.RoundTrip(req)
-	if err != nil {
-		return answer{}, err
-	}
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		return answer{}, err
-	}
-	var head bytes.Buffer
-	_ = res.Header.Write(&head)
-	w.note(head.Bytes())
-	w.note(b)
-	return answer{res.StatusCode, res.Header, string(b)}, nil
-}
-
-// call makes a proxied GET.
-func (w *world) call(id, path string) answer {
-	w.t.Helper()
-	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodGet, w.proxyURL(path), nil)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.name(req, id)
-	return w.do(req)
-}
-
-// name gives a request the key and the connection.
-func (w *world) name(req *http.Request, id string) {
-	req.Header.Set("Lanyard-Key", w.clientKey)
-	req.Header.Set("Connection-Id", id)
-}
-
-// api calls /v1 with the API key. in and out may be nil.
-func (w *world) api(method, path string, in, out any) answer {
-	w.t.Helper()
-	var body io.Reader
-	if in != nil {
-		b, err := json.Marshal(in)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		body = bytes.NewReader(b)
-	}
-	req, err := http.NewRequestWithContext(w.t.Context(), method, w.proxyURL(path), body)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+w.apiKey)
-	if in != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	a := w.do(req)
-	if out != nil {
-		if err := json.Unmarshal([]byte(a.Body), out); err != nil {
-			w.t.Fatalf("%s %s: HTTP %d, %v: %s", method, path, a.Status, err, a.Body)
-		}
-	}
-	return a
-}
-
-// connection is what the API says of one.
-type connection struct {
-	ID           string `json:"id"`
-	Status       string `json:"status"`
-	StatusReason string `json:"status_reason"`
-	Generation   uint64 `json:"generation"`
-	ConnectURL   string `json:"connect_url"`
-	UserID       string `json:"user_id"`
-}
-
-func (w *world) connection(id string) connection {
-	w.t.Helper()
-	var c connection
-	w.api(http.MethodGet, "/v1/connections/"+id, nil, &c)
-	return c
-}
-
-// begin asks the API for a connect link.
-func (w *world) begin(user string) connection {
-	w.t.Helper()
-	var c connection
-	a := w.api(http.MethodPost, "/v1/connections", map[string]any{"integration": "fake", "user_id": user, "redirect_url": w.app.url + "/callback", "state": "app-state"}, &c)
-	if a.Status != http.StatusCreated {
-		w.t.Fatalf("begin: HTTP %d: %s", a.Status, a.Body)
-	}
-	return c
-}
-
-// connect takes a user through the whole flow without a browser, consenting at
-// the fake provider, and returns the ACTIVE connection's ID.
-func (w *world) connect(user string) string {
-	w.t.Helper()
-	c := w.begin(user)
-	back := w.follow(newBrowser(w.t), c.ConnectURL)
-	if back.Get("error") != "" || back.Get("state") != "app-state" {
-		w.t.Fatalf("the app got %v", back)
-	}
-	id := back.Get("connection_id")
-	w.complete(id, back.Get("completion_code"), user)
-	return id
-}
-
-// newBrowser returns a client with cookies that follows no redirect by itself.
-func newBrowser(t *testing.T) *http.Client {
-	t.Helper()
-	return &http.Client{
-		Jar: newJar(t), Timeout: patience,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-}
-
-// follow opens a connect link in a browser, consents, and returns the query
-// with which the app is called back.
-func (w *world) follow(browser *http.Client, link string) url.Values {
-	w.t.Helper()
-	return w.finish(browser, w.consent(browser, w.open(browser, link)))
-}
-
-// open opens a connect link and returns the authorization URL it leads to.
-func (w *world) open(browser *http.Client, link string) string {
-	w.t.Helper()
-	res := w.browse(browser, link)
-	if res.StatusCode != http.StatusSeeOther {
-		w.t.Fatalf("connect link: HTTP %d", res.StatusCode)
-	}
-	return res.Header.Get("Location")
-}
-
-func (w *world) consent(browser *http.Client, authorizeURL string) (callbackURL string) {
-	w.t.Helper()
-	cb, err := fakeprovider.Approve(w.t.Context(), browser, authorizeURL)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return cb
-}
-
-// finish loads the callback and returns what the app is told.
-func (w *world) finish(browser *http.Client, callbackURL string) url.Values {
-	w.t.Helper()
-	res := w.browse(browser, callbackURL)
-	loc, err := url.Parse(res.Header.Get("Location"))
-	if err != nil || res.StatusCode != http.StatusSeeOther || !strings.HasPrefix(loc.String(), w.app.url+"/callback?") {
-		w.t.Fatalf("callback: HTTP %d to %q", res.StatusCode, res.Header.Get("Location"))
-	}
-	return loc.Query()
-}
-
-// browse loads one page and keeps it for the sweep.
-func (w *world) browse(browser *http.Client, rawURL string) *http.Response {
-	w.t.Helper()
-	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodGet, rawURL, nil)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	res, err := browser.Do(req)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.note(b)
-	res.Body = io.NopCloser(bytes.NewReader(b))
-	return res
-}
-
-func (w *world) complete(id, code, user string) {
-	w.t.Helper()
-	a := w.api(http.MethodPost, "/v1/connections/"+id+"/complete", map[string]string{"completion_code": code, "user_id": user}, nil)
-	if a.Status != http.StatusOK {
-		w.t.Fatalf("complete: HTTP %d: %s", a.Status, a.Body)
-	}
-}
-
-// app is the app that uses Lanyard: a server that takes callbacks.
-type app struct {
-	url       string
-	callbacks chan url.Values
-}
-
-func newApp(t *testing.T, w *world) *app {
-	t.Helper()
-	a := &app{callbacks: make(chan url.Values, 16)}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /callback", func(rw http.ResponseWriter, r *http.Request) {
-		select {
-		case a.callbacks <- r.URL.Query():
-		default:
-			t.Error("more callbacks than a test looks at")
-		}
-		rw.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_, _ = io.WriteString(rw, `<!doctype html><title>The app</title><link rel="icon" href="data:,"><h1 id="back">Back in the app</h1>`)
-	})
-	srv := httptest.NewServer(mux)
-	t.Cleanup(srv.Close)
-	a.url = strings.Replace(srv.URL, "127.0.0.1", "localhost", 1)
-	_ = w
-	return a
-}
-
-// called waits for the next callback.
-func (w *world) called() url.Values {
-	w.t.Helper()
-	select {
-	case q := <-w.app.callbacks:
-		return q
-	case <-time.After(patience):
-		w.t.Fatal("the app was not called back")
-		return nil
 	}
 }
 

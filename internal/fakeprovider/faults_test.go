@@ -155,9 +155,9 @@ func TestFaultsAreQueued(t *testing.T) {
 	if status, _ := c.token(refreshForm(tok.Refresh)); status != http.StatusOK {
 		t.Errorf("a fault for codes hit a refresh: %d", status)
 	}
-	c.s.Faults.API(fakeprovider.Status(502).Always())
+	c.s.Faults.API(fakeprovider.Status(http.StatusBadGateway).Always())
 	for range 3 {
-		if resp, _ := c.get("/api/me", tok.Access); resp.StatusCode != 502 {
+		if resp, _ := c.get("/api/me", tok.Access); resp.StatusCode != http.StatusBadGateway {
 			t.Errorf("status %d, want 502 always", resp.StatusCode)
 		}
 	}
