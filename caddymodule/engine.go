@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -89,7 +88,7 @@ func openEngine(s *settings, logger *zap.Logger) (*engine, error) {
 	e := &engine{dir: s.dir, keyset: ks, over: make(chan struct{})}
 	e.log.Store(logger)
 	e.logger = zap.New(followingCore{current: &e.log}).Named(logger.Name())
-	e.store, err = badgerstore.Open(filepath.Join(s.dir, storeFolder), badgerstore.Config{Codec: ks, Logger: e.logger})
+	e.store, err = badgerstore.Open(s.dir, badgerstore.Config{Codec: ks, Logger: e.logger})
 	if err != nil {
 		return nil, fmt.Errorf("opening the store: %w", err)
 	}

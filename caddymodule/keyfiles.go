@@ -15,11 +15,11 @@ import (
 	"github.com/lanyard-proxy/lanyard/seal"
 	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
+	"github.com/lanyard-proxy/lanyard/tokenstore/badgerstore"
 )
 
 // The files in the data directory.
 const (
-	storeFolder   = "badger"
 	keysetFile    = "lanyard-keys.json"
 	apiKeyFile    = "lanyard-api-key" //nolint:gosec // a file's name
 	clientKeyFile = "lanyard-client-key"
@@ -35,11 +35,7 @@ func ensureKeyset(dir string, configured *keyset, logger *zap.Logger) (*keyset, 
 	name := filepath.Join(dir, keysetFile)
 	text, err := os.ReadFile(name) //nolint:gosec // a fixed name in the configured directory
 	if errors.Is(err, fs.ErrNotExist) {
-		empty, eerr := isEmpty(filepath.Join(dir, storeFolder))
-		if eerr != nil {
-			return nil, eerr
-		}
-		if !empty {
+		if badgerstore.Exists(dir) {
 			return nil, fmt.Errorf("the store in %s was sealed with keys that are not here: put %s back, or configure `keyset`: %w",
 				dir, keysetFile, tokenstore.ErrKeyMissing)
 		}
@@ -129,12 +125,4 @@ func syncDir(name string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-func isEmpty(dir string) (bool, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("looking for a store: %w", err)
-	}
-	return len(entries) == 0, nil
 }

@@ -38,7 +38,7 @@ func (h *Handler) cookiePrefix() string {
 func (h *Handler) cookieName(flowID string) string { return h.cookiePrefix() + flowID[:16] }
 
 func (h *Handler) setCookie(w http.ResponseWriter, name, value string, maxAge int) {
-	http.SetCookie(w, &http.Cookie{
+	http.SetCookie(w, &http.Cookie{ //nolint:gosec // G124: Secure wherever the public URL is https
 		Name: name, Value: value, Path: "/", MaxAge: maxAge,
 		HttpOnly: true, Secure: h.secure, SameSite: http.SameSiteLaxMode,
 	})

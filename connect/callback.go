@@ -142,19 +142,8 @@ func loggable(errc string) string {
 // end finishes an open flow with a failure and answers.
 func (h *Handler) end(w http.ResponseWriter, r *http.Request, f tokenstore.Flow, x failure) {
 	ctx := context.WithoutCancel(r.Context())
-	now, err := h.cfg.Store.UpdateFlow(ctx, f.ID, func(f *tokenstore.Flow) error {
-		if err := f.Take(); err != nil {
-			return err
-		}
-		f.Finish(x.code)
-		return nil
-	})
-	switch {
-	case errors.Is(err, tokenstore.ErrFlowUsed):
-		h.usedNow(w, r, f)
-		return
-	case err != nil:
-		h.page(w, &f, failure{codeProvisioning, err})
+	now, ok := h.take(ctx, w, f, func(f *tokenstore.Flow) { f.Finish(x.code) })
+	if !ok {
 		return
 	}
 	h.failConnection(ctx, &now, x.code)
@@ -162,9 +151,28 @@ func (h *Handler) end(w http.ResponseWriter, r *http.Request, f tokenstore.Flow,
 	h.answer(w, &now, x)
 }
 
+// take takes an open flow in the store, and makes a change to it in the same
+// step. Where it can't, it answers, and reports false.
+func (h *Handler) take(ctx context.Context, w http.ResponseWriter, f tokenstore.Flow, change func(*tokenstore.Flow)) (tokenstore.Flow, bool) {
+	taken, err := h.cfg.Store.UpdateFlow(ctx, f.ID, func(f *tokenstore.Flow) error {
+		if err := f.Take(); err != nil {
+			return err
+		}
+		change(f)
+		return nil
+	})
+	switch {
+	case errors.Is(err, tokenstore.ErrFlowUsed):
+		h.usedNow(ctx, w, f)
+	case err != nil:
+		h.page(w, &f, failure{codeProvisioning, err})
+	}
+	return taken, err == nil
+}
+
 // usedNow answers the one who came second to a flow.
-func (h *Handler) usedNow(w http.ResponseWriter, r *http.Request, f tokenstore.Flow) {
-	if now, err := h.cfg.Store.Flow(r.Context(), f.ID); err == nil {
+func (h *Handler) usedNow(ctx context.Context, w http.ResponseWriter, f tokenstore.Flow) {
+	if now, err := h.cfg.Store.Flow(ctx, f.ID); err == nil {
 		f = now
 	}
 	h.used(w, &f)
@@ -179,18 +187,13 @@ func (h *Handler) complete(w http.ResponseWriter, r *http.Request, f tokenstore.
 		h.page(w, &f, failure{code: codeClosing})
 		return
 	case !began:
-		h.usedNow(w, r, f)
+		h.usedNow(r.Context(), w, f)
 		return
 	}
 	defer h.leave(f.ID)
 	ctx := context.WithoutCancel(r.Context())
-	taken, err := h.cfg.Store.UpdateFlow(ctx, f.ID, func(f *tokenstore.Flow) error { return f.Take() })
-	switch {
-	case errors.Is(err, tokenstore.ErrFlowUsed):
-		h.usedNow(w, r, f)
-		return
-	case err != nil:
-		h.page(w, &f, failure{codeProvisioning, err})
+	taken, ok := h.take(ctx, w, f, func(*tokenstore.Flow) {})
+	if !ok {
 		return
 	}
 	got, no := h.redeem(ctx, &taken, in, code)

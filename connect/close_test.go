@@ -46,9 +46,10 @@ func TestIntentAnswerParse(t *testing.T) {
 	br := b.browser()
 	state := br.open(b.link())
 	var atExchange, atParse tokenstore.Flow
-	b.p.exchange = func(context.Context) (tokenstore.Answer, error) {
-		atExchange = b.flow(state)
-		return tokenstore.Answer{Status: 200, Body: secret.New("t")}, nil
+	b.p.exchange = func(ctx context.Context) (tokenstore.Answer, error) {
+		var err error
+		atExchange, err = b.store.Flow(ctx, secretHash(state))
+		return tokenstore.Answer{Status: 200, Body: secret.New("t")}, err
 	}
 	b.p.parsing = func() { atParse = b.flow(state) }
 	wantApp(t, br.callback(state), "")

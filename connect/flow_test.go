@@ -164,7 +164,7 @@ func TestReconnect(t *testing.T) {
 	// A second flow replaces what waits; the first one's is revoked only where
 	// that can't end the whole grant.
 	b.p.single = true
-	q = wantApp(t, br.callback(br.open(b.link(onConnection(c)))), "")
+	wantApp(t, br.callback(br.open(b.link(onConnection(c)))), "")
 	if got := b.p.asked[1]; !slices.Equal(got, []string{"granted", "first"}) {
 		t.Errorf("asked for %v, want what was asked before", got)
 	}

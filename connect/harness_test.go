@@ -130,12 +130,12 @@ type bench struct {
 
 // newBench returns a bench with completion, one integration `github` and one
 // registered redirect URL, as changed by change.
-func newBench(t testing.TB, change ...func(*bench)) *bench {
-	t.Helper()
+func newBench(tb testing.TB, change ...func(*bench)) *bench {
+	tb.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	p, mem := &fakeProvider{}, memstore.New()
 	b := &bench{
-		t: t, store: mem, mem: mem, p: p, signer: signer(public, apiKey), logs: logs,
+		t: tb, store: mem, mem: mem, p: p, signer: signer(public, apiKey), logs: logs,
 		bodies: new(strings.Builder), mu: new(sync.Mutex),
 	}
 	b.cfg = connect.Config{
@@ -203,8 +203,9 @@ func (br *browser) do(r *http.Request) *httptest.ResponseRecorder {
 // cookie returns one of the browser's cookies.
 func (br *browser) cookie() (name, value string) {
 	for name, value = range br.jar {
+		return name, value
 	}
-	return name, value
+	return "", ""
 }
 
 func (br *browser) get(target string) *httptest.ResponseRecorder {
@@ -318,31 +319,31 @@ func onConnection(c tokenstore.Connection) func(*connect.Params) {
 
 // wantPage checks status and page code. The page for a user's own choice shows
 // no code.
-func wantPage(t testing.TB, w *httptest.ResponseRecorder, status int, code string) {
-	t.Helper()
+func wantPage(tb testing.TB, w *httptest.ResponseRecorder, status int, code string) {
+	tb.Helper()
 	if w.Code != status || strings.Contains(w.Body.String(), `<dd class="mono">`+code+`</dd>`) != (code != "user_denied") ||
 		code == "user_denied" && !strings.Contains(w.Body.String(), "You did not connect") {
-		t.Errorf("got %d %s\n%s\nwant page %d %s", w.Code, w.Header().Get("Location"), w.Body, status, code)
+		tb.Errorf("got %d %s\n%s\nwant page %d %s", w.Code, w.Header().Get("Location"), w.Body, status, code)
 	}
 	if loc := w.Header().Get("Location"); loc != "" {
-		t.Errorf("page redirects to %s", loc)
+		tb.Errorf("page redirects to %s", loc)
 	}
 }
 
 // wantApp checks the redirect to the app and returns its parameters.
-func wantApp(t testing.TB, w *httptest.ResponseRecorder, errc string) url.Values {
-	t.Helper()
+func wantApp(tb testing.TB, w *httptest.ResponseRecorder, errc string) url.Values {
+	tb.Helper()
 	loc := w.Header().Get("Location")
 	rest, ok := strings.CutPrefix(loc, appURL+"?")
 	if w.Code != http.StatusSeeOther || !ok {
-		t.Fatalf("got %d %q\n%s\nwant 303 to the app", w.Code, loc, w.Body)
+		tb.Fatalf("got %d %q\n%s\nwant 303 to the app", w.Code, loc, w.Body)
 	}
 	q, err := url.ParseQuery(rest)
 	if err != nil || q.Get("error") != errc || !slices.Equal(q["state"], []string{"app-state"}) {
-		t.Errorf("app gets %v, want error=%s and its state", q, errc)
+		tb.Errorf("app gets %v, want error=%s and its state", q, errc)
 	}
 	if (errc == "") == q.Has("error_description") {
-		t.Errorf("app gets %v: error_description", q)
+		tb.Errorf("app gets %v: error_description", q)
 	}
 	return q
 }

@@ -69,13 +69,13 @@ func TestRecover(t *testing.T) {
 	wantPage(t, b.browser().callback(unanswered), 400, "state_used")
 
 	// An answer that says no, and one of an integration that is gone.
-	refused, gone := take(b, nil), take(b, nil)
+	refused := take(b, nil)
 	answer(b, refused)
 	b.p.parseErr = &tokenstore.RefusalError{Kind: tokenstore.RefusedGrant}
 	if err := b.h.Recover(t.Context()); err != nil || b.flow(refused).Outcome != "source_error" {
 		t.Errorf("Recover() = %v, flow %+v", err, b.flow(refused))
 	}
-	gone = take(b, nil)
+	gone := take(b, nil)
 	answer(b, gone)
 	b.cfg.Integrations = nil
 	b.remake()

@@ -37,11 +37,13 @@ func TestAnswers(t *testing.T) {
 		{"no server", "GET", "200 OK\r\nContent-Length: 0\r\n\r\n", http.Header{"Content-Length": {"0"}}, ""},
 		{
 			"order and number", "GET", "200 OK\r\nSet-Cookie: b=2\r\nVary: x\r\nSet-Cookie: a=1\r\nX-Empty:\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\n",
-			http.Header{"Set-Cookie": {"b=2", "a=1", "b=2"}, "Vary": {"x"}, "X-Empty": {""}, "Content-Length": {"0"}}, "",
+			http.Header{"Set-Cookie": {"b=2", "a=1", "b=2"}, "Vary": {"x"}, "X-Empty": {""}, "Content-Length": {"0"}},
+			"",
 		},
 		{
 			"codings", "GET", fmt.Sprintf("200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%s", zipped.Len(), zipped),
-			http.Header{"Content-Encoding": {"gzip"}, "Content-Length": {fmt.Sprint(zipped.Len())}}, zipped.String(),
+			http.Header{"Content-Encoding": {"gzip"}, "Content-Length": {fmt.Sprint(zipped.Len())}},
+			zipped.String(),
 		},
 		{"chunked", "GET", "200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", http.Header{"Transfer-Encoding": {"chunked"}}, "hi"},
 		{"chunked and empty", "GET", "200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", http.Header{"Transfer-Encoding": {"chunked"}}, ""},
@@ -54,7 +56,8 @@ func TestAnswers(t *testing.T) {
 		{"lanyard's words", "GET", "200 OK\r\nLanyard-Error: x\r\nLanyard-Hint: token-refreshed\r\nContent-Length: 0\r\n\r\n", http.Header{"Content-Length": {"0"}}, ""},
 		{
 			"hop by hop", "GET", "200 OK\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n",
-			http.Header{"Content-Length": {"0"}}, "",
+			http.Header{"Content-Length": {"0"}},
+			"",
 		},
 		{"a provider's own 403", "GET", "403 Forbidden\r\nContent-Length: 2\r\n\r\nno", http.Header{"Content-Length": {"2"}}, "no"},
 	}

@@ -123,7 +123,7 @@ func (s *source) ended() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.err == io.EOF
+	return errors.Is(s.err, io.EOF)
 }
 
 // failed reports whether the app's body broke off.
@@ -133,7 +133,7 @@ func (s *source) failed() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.err != nil && s.err != io.EOF
+	return s.err != nil && !errors.Is(s.err, io.EOF)
 }
 
 // leave says that no further attempt will begin: the source ends with the
@@ -170,7 +170,7 @@ func (s *source) finish(rc *http.ResponseController, major int) {
 	for s.running {
 		s.changed.Wait()
 	}
-	if s.err != io.EOF && major == 1 {
+	if !errors.Is(s.err, io.EOF) && major == 1 {
 		_ = rc.SetReadDeadline(time.Now().Add(lingerRead))
 	}
 }
@@ -253,7 +253,7 @@ func (a *attempt) end(all bool) error {
 	if !all || a.s.err == nil {
 		return nil
 	}
-	if a.s.err == io.EOF {
+	if errors.Is(a.s.err, io.EOF) {
 		a.atEOF()
 	}
 	return a.s.err

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"io"
@@ -105,12 +106,12 @@ func TestNamingAndKeys(t *testing.T) {
 			req := r.request(t, http.MethodGet, tt.path, nil)
 			req.Header = tt.header
 			res, body := r.do(t, req)
-			if tt.status != 200 {
+			if tt.status != http.StatusOK {
 				wantProblem(t, res, body, tt.status, tt.code)
-			} else if res.StatusCode != 200 {
+			} else if res.StatusCode != http.StatusOK {
 				t.Errorf("answer = %d %s, want 200", res.StatusCode, body)
 			}
-			if reached != (tt.status == 200) {
+			if reached != (tt.status == http.StatusOK) {
 				t.Errorf("reached the upstream = %v", reached)
 			}
 			if auth := res.Header.Get("WWW-Authenticate"); (tt.status == 401) != (auth == `Bearer realm="lanyard"`) {
@@ -153,7 +154,9 @@ func TestOpenOnUnixSocketAndElsewhere(t *testing.T) {
 	server := &http.Server{Handler: handler}
 	go func() { _ = server.Serve(l) }()
 	defer server.Close()
-	transport := &http.Transport{Dial: func(_, _ string) (net.Conn, error) { return net.Dial("unix", socket) }}
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}
 	defer transport.CloseIdleConnections()
 	req := r.request(t, http.MethodGet, "/x", nil)
 	req.Header.Set("Authorization", "Bearer "+connID)
@@ -191,8 +194,8 @@ func TestConnectionsThatCannotBeUsed(t *testing.T) {
 		{"failed", status(tokenstore.StatusFailed, "timeout"), problem{409, "connection_not_active", "timeout", "yes"}, ""},
 		{"expired", status(tokenstore.StatusExpired, "invalid_grant"), problem{424, "reconnect_required", "invalid_grant", "yes"}, ""},
 		{"revoked", status(tokenstore.StatusRevoked, "revoked"), problem{424, "reconnect_required", "revoked", "yes"}, ""},
-		{"disabled", func(f *fakeGrants) { f.set(connID, func(g *tokenstore.Grant) { g.Disabled = true }) }, problem{409, "connection_not_active", "disabled", ""}, ""},
-		{"integration gone", func(f *fakeGrants) { f.set(connID, func(g *tokenstore.Grant) { g.Integration = "gone" }) }, problem{409, "connection_not_active", "integration_missing", ""}, ""},
+		{"disabled", func(f *fakeGrants) { f.set(func(g *tokenstore.Grant) { g.Disabled = true }) }, problem{409, "connection_not_active", "disabled", ""}, ""},
+		{"integration gone", func(f *fakeGrants) { f.set(func(g *tokenstore.Grant) { g.Integration = "gone" }) }, problem{409, "connection_not_active", "integration_missing", ""}, ""},
 		{"corrupt", func(f *fakeGrants) { f.findErr = tokenstore.ErrCorrupt }, problem{503, "store_corrupt", "", ""}, ""},
 		{"store down", func(f *fakeGrants) { f.findErr = tokenstore.ErrUnavailable }, problem{503, "store_unavailable", "", ""}, ""},
 		{"anything else", func(f *fakeGrants) { f.tokenErr = down }, problem{503, "store_unavailable", "", ""}, ""},
@@ -219,7 +222,7 @@ func TestConnectionsThatCannotBeUsed(t *testing.T) {
 
 func status(s tokenstore.Status, reason string) func(*fakeGrants) {
 	return func(f *fakeGrants) {
-		f.set(connID, func(g *tokenstore.Grant) { g.Status, g.StatusReason = s, reason })
+		f.set(func(g *tokenstore.Grant) { g.Status, g.StatusReason = s, reason })
 	}
 }
 

@@ -56,7 +56,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, c *call) int {
 		c.turnBack(res.Header)
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
-		tunnel(rc, c, res)
+		tunnel(r.Context(), rc, c, res)
 		return res.StatusCode
 	}
 	answer(w, rc, r, c, res)

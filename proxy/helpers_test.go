@@ -52,25 +52,22 @@ type fakeGrants struct {
 }
 
 func newGrants() *fakeGrants {
-	return &fakeGrants{grants: map[string]tokenstore.Grant{connID: activeGrant(connID)}}
+	return &fakeGrants{grants: map[string]tokenstore.Grant{connID: activeGrant()}}
 }
 
-func activeGrant(id string) tokenstore.Grant {
+func activeGrant() tokenstore.Grant {
 	return tokenstore.Grant{
-		ConnectionID: id, Integration: "acme", UserID: "u1", Status: tokenstore.StatusActive,
+		ConnectionID: connID, Integration: "acme", UserID: "u1", Status: tokenstore.StatusActive,
 		Token: tokenstore.Token{AccessToken: secret.New(token(1)), Generation: 1},
 	}
 }
 
-func (f *fakeGrants) set(id string, change func(*tokenstore.Grant)) {
+func (f *fakeGrants) set(change func(*tokenstore.Grant)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	g, ok := f.grants[id]
-	if !ok {
-		g = activeGrant(id)
-	}
+	g := f.grants[connID]
 	change(&g)
-	f.grants[id] = g
+	f.grants[connID] = g
 }
 
 func (f *fakeGrants) Find(_ context.Context, id string) (*tokenstore.Grant, error) {

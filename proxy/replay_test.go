@@ -124,7 +124,7 @@ func TestSmallBodiesAreReplayed(t *testing.T) {
 		{io.MultiReader(strings.NewReader("hel"), strings.NewReader("lo")), -1, "hello"},
 		{io.MultiReader(), -1, ""},
 	} {
-		r.grants.set(connID, func(g *tokenstore.Grant) { *g = activeGrant(connID) })
+		r.grants.set(func(g *tokenstore.Grant) { *g = activeGrant() })
 		lengths = nil
 		req := r.request(t, http.MethodPost, "/x", tt.body)
 		req.ContentLength = tt.length

@@ -300,7 +300,7 @@ func TestHTTP2BothSides(t *testing.T) {
 	}
 
 	for _, generation := range []uint64{1, 2} { // with a 401 before it, and without
-		r.grants.set(connID, func(g *tokenstore.Grant) {
+		r.grants.set(func(g *tokenstore.Grant) {
 			g.Token.Generation, g.Token.AccessToken = generation, secret.New(token(generation))
 		})
 		reader, writer := io.Pipe()

@@ -69,7 +69,7 @@ func TestTransportUnderAnotherProxy(t *testing.T) {
 	res, body = r.do(t, req)
 	wantProblem(t, res, body, http.StatusForbidden, "browser_request_blocked")
 
-	r.grants.set(connID, func(g *tokenstore.Grant) { g.Status = tokenstore.StatusExpired })
+	r.grants.set(func(g *tokenstore.Grant) { g.Status = tokenstore.StatusExpired })
 	res, body = r.do(t, r.request(t, http.MethodPost, "/x", strings.NewReader("hello")))
 	wantProblem(t, res, body, http.StatusFailedDependency, "reconnect_required")
 }

@@ -8,7 +8,7 @@ import (
 
 // tunnel carries a connection that switched to another protocol (RFC 9110
 // section 7.8), until both sides have ended or one has failed.
-func tunnel(rc *http.ResponseController, c *call, res *http.Response) {
+func tunnel(ctx context.Context, rc *http.ResponseController, c *call, res *http.Response) {
 	upstream, ok := res.Body.(io.ReadWriteCloser)
 	if !ok || !c.body.ended() { // a body would be read as the new protocol
 		panic(http.ErrAbortHandler)
@@ -17,8 +17,8 @@ func tunnel(rc *http.ResponseController, c *call, res *http.Response) {
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	defer app.Close()
-	stop := context.AfterFunc(c.in.Context(), func() {
+	defer func() { _ = app.Close() }()
+	stop := context.AfterFunc(ctx, func() {
 		_ = upstream.Close()
 		_ = app.Close()
 	})
