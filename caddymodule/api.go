@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"cmp"
+	"fmt"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
@@ -33,6 +34,21 @@ type Local struct {
 
 func (l Local) guard() guard.Local { return guard.Local{Names: l.Names, AllowOrigin: l.AllowOrigin} }
 
+// check judges what was not read from a Caddyfile, too.
+func (l Local) check() error {
+	for _, name := range l.Names {
+		if err := checkHost(name); err != nil {
+			return fmt.Errorf("names: %w", err)
+		}
+	}
+	for _, origin := range l.AllowOrigin {
+		if err := checkOrigin(origin); err != nil {
+			return fmt.Errorf("allow_origin: %w", err)
+		}
+	}
+	return nil
+}
+
 // API serves the management API under `/v1/`. It passes on requests that name
 // a connection, since providers have a `/v1/` of their own.
 type API struct {
@@ -55,6 +71,9 @@ func (a *API) Provision(ctx caddy.Context) error {
 	app, err := appOf(ctx, "lanyard_api")
 	if err != nil {
 		return err
+	}
+	if err := a.check(); err != nil {
+		return fmt.Errorf("lanyard_api: %w", err)
 	}
 	a.app, a.addrs = app, listeners(ctx)
 	app.apiURL = cmp.Or(app.apiURL, loopbackURL(a.addrs))
@@ -106,7 +125,7 @@ func (a *API) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 func (l *Local) options() options {
-	return options{"names": list(&l.Names), "allow_origin": list(&l.AllowOrigin)}
+	return options{"names": list(&l.Names, checkHost), "allow_origin": list(&l.AllowOrigin, checkOrigin)}
 }
 
 // Interface guards

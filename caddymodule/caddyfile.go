@@ -286,13 +286,20 @@ func repeated(target *[]string) func(*caddyfile.Dispenser) error {
 }
 
 // list reads an option with one or more arguments, each of which may hold
-// several words.
-func list(target *[]string) func(*caddyfile.Dispenser) error {
+// several words. Each word has to pass the checks.
+func list(target *[]string, checks ...func(string) error) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {
 		option := d.Val()
 		words := strings.Fields(strings.Join(d.RemainingArgs(), " "))
 		if len(words) == 0 {
 			return d.Errf("%s needs at least one value", option)
+		}
+		for _, word := range words {
+			for _, check := range checks {
+				if err := check(word); err != nil {
+					return d.Errf("%s: %w", option, err)
+				}
+			}
 		}
 		*target = append(*target, words...)
 		return nil

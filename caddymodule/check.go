@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -14,8 +15,9 @@ import (
 const minKeyLength = 32
 
 func checkAPIKey(key string) error {
-	if len(key) < minKeyLength {
-		return fmt.Errorf("the key needs at least %d characters", minKeyLength)
+	// A header can't carry others as they are, nor a space at the end.
+	if len(key) < minKeyLength || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return fmt.Errorf("the key needs at least %d characters, all of ASCII and none of them a space", minKeyLength)
 	}
 	return nil
 }
@@ -23,6 +25,24 @@ func checkAPIKey(key string) error {
 func checkClientKey(key string) error {
 	if len(key) < minKeyLength || strings.IndexFunc(key, func(r rune) bool { return !isNameRune(r) && (r < 'A' || r > 'Z') }) >= 0 {
 		return fmt.Errorf("the key needs at least %d characters, all of A-Z, a-z, 0-9, _ and -", minKeyLength)
+	}
+	return nil
+}
+
+// checkHost returns why name can't be the host of a request, or nil.
+func checkHost(name string) error {
+	_, err := netip.ParseAddr(name)
+	if err != nil && (name == "" || strings.ContainsFunc(name, func(r rune) bool { return !isNameRune(r) && (r < 'A' || r > 'Z') && r != '.' })) {
+		return fmt.Errorf("%q is not a host name without scheme, port and wildcard", name)
+	}
+	return nil
+}
+
+// checkOrigin returns why origin can't be what a browser sends, or nil.
+func checkOrigin(origin string) error {
+	u, err := url.Parse(origin)
+	if err != nil || u.Host == "" || origin != strings.ToLower(u.Scheme+"://"+u.Host) || strings.ContainsAny(origin, "*{}") {
+		return fmt.Errorf("%q is not an origin as browsers send it, such as https://app.example.com", origin)
 	}
 	return nil
 }

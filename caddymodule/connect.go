@@ -45,12 +45,25 @@ func (c *Connect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		p.Write(w)
 		return nil
 	}
-	h := c.app.instance.connect
-	if !h.Handles(r) {
+	h, came := c.app.instance.connect, asItCame(r)
+	if !h.Handles(came) {
 		return next.ServeHTTP(w, r)
 	}
-	h.ServeHTTP(w, r)
+	h.ServeHTTP(w, came)
 	return nil
+}
+
+// asItCame returns r with the target of its request line, whatever rewrite or
+// handle_path have made of it: links are signed, and redirect URIs registered,
+// with the path of public_url.
+func asItCame(r *http.Request) *http.Request {
+	line, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
+	if !ok || line.RequestURI == r.RequestURI {
+		return r
+	}
+	came := r.WithContext(r.Context())
+	came.RequestURI, came.URL = line.RequestURI, line.URL
+	return came
 }
 
 // UnmarshalCaddyfile sets up the handler. Syntax:

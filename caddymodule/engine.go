@@ -116,7 +116,11 @@ func (e *engine) adopt(in *instance) {
 		ctx, cancel := context.WithCancel(context.Background())
 		e.stop = cancel
 		e.recoverFlows(ctx, in)
-		e.work.Go(func() { e.keep(ctx) })
+		e.work.Go(func() {
+			e.report(e.refresher.Recover(ctx))
+			e.keep(ctx, e.resolve)
+		})
+		e.work.Go(func() { e.keep(ctx, e.lapse) })
 	})
 }
 
@@ -148,10 +152,9 @@ func (e *engine) enforceLast() {
 	}
 }
 
-// keep finishes the refreshes that the last run left open, then looks after
-// what falls due, until ctx ends.
-func (e *engine) keep(ctx context.Context) {
-	e.report(e.refresher.Recover(ctx))
+// keep looks after what falls due until ctx ends. What waits for a provider and
+// what only ends have a keeper each, so that the one does not hold up the other.
+func (e *engine) keep(ctx context.Context, look func(ctx context.Context, id string) error) {
 	tick := time.NewTicker(houseEvery)
 	defer tick.Stop()
 	for {
@@ -159,9 +162,18 @@ func (e *engine) keep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			e.report(e.lookAfterDue(ctx, now))
+			e.report(e.lookAfterDue(ctx, now, look))
 		}
 	}
+}
+
+func (e *engine) resolve(ctx context.Context, id string) error {
+	e.refresher.Resolve(ctx, id)
+	return nil
+}
+
+func (e *engine) lapse(ctx context.Context, id string) error {
+	return e.current.Load().connect.Lapse(ctx, id)
 }
 
 func (e *engine) report(err error) {
@@ -170,7 +182,7 @@ func (e *engine) report(err error) {
 	}
 }
 
-func (e *engine) lookAfterDue(ctx context.Context, now time.Time) error {
+func (e *engine) lookAfterDue(ctx context.Context, now time.Time, look func(context.Context, string) error) error {
 	ids, err := e.refresher.Store().DueConnections(ctx, now)
 	if err != nil {
 		return err
@@ -178,10 +190,7 @@ func (e *engine) lookAfterDue(ctx context.Context, now time.Time) error {
 	var g errgroup.Group
 	g.SetLimit(houseAtOnce)
 	for _, id := range ids {
-		g.Go(func() error {
-			e.refresher.Resolve(ctx, id)
-			return e.current.Load().connect.Lapse(ctx, id)
-		})
+		g.Go(func() error { return look(ctx, id) })
 	}
 	return g.Wait()
 }

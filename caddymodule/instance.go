@@ -74,9 +74,13 @@ func (in *instance) drain() {
 	in.settings.close()
 }
 
-// ready returns why the store does not answer, or nil.
+// ready returns why the store can't be read or written, or nil. Changing what
+// is not there goes all the way but for the write itself.
 func (in *instance) ready(ctx context.Context) error {
-	_, err := in.engine.store.Connection(ctx, "conn_none")
+	if n := in.engine.refresher.Unsaved(); n > 0 {
+		return fmt.Errorf("%d token answers could not be stored yet: %w", n, tokenstore.ErrUnavailable)
+	}
+	_, err := in.engine.store.UpdateConnection(ctx, "conn_none", func(*tokenstore.Connection) error { return nil })
 	if errors.Is(err, tokenstore.ErrNotFound) {
 		return nil
 	}

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -70,11 +71,8 @@ func (p *Proxy) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := app.hasIntegration(p.Integration); err != nil {
+	if err := errors.Join(app.hasIntegration(p.Integration), p.check(), p.checkOptions()); err != nil {
 		return fmt.Errorf("lanyard_proxy: %w", err)
-	}
-	if p.Links != "" && p.Links != "off" {
-		return fmt.Errorf("lanyard_proxy: links %q is not known; it is `off` or left out", p.Links)
 	}
 	if p.upstreams, err = newUpstreams(ctx, p.Transport, app.settings); err != nil {
 		return fmt.Errorf("lanyard_proxy: transport: %w", err)
@@ -82,6 +80,18 @@ func (p *Proxy) Provision(ctx caddy.Context) error {
 	p.app, p.addrs = app, listeners(ctx)
 	app.proxyURL = cmp.Or(app.proxyURL, loopbackURL(p.addrs))
 	app.onStart = append(app.onStart, p.start)
+	return nil
+}
+
+func (p *Proxy) checkOptions() error {
+	switch {
+	case p.Links != "" && p.Links != "off":
+		return fmt.Errorf("links %q is not known; it is `off` or left out", p.Links)
+	case p.Prefix != "" && (p.Prefix[0] != '/' || strings.HasSuffix(p.Prefix, "/")):
+		return fmt.Errorf("prefix %q does not begin with a slash, or ends with one; it is such as `/github`", p.Prefix)
+	case p.Spool < 0:
+		return fmt.Errorf("spool %d is negative", p.Spool)
+	}
 	return nil
 }
 
@@ -155,7 +165,7 @@ func parseProxy(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	}
 	if p.Integration != "" && strings.HasPrefix(matcher, "/") {
 		prefix, ok := strings.CutSuffix(matcher, "/*")
-		if !ok || strings.ContainsAny(prefix, "*%") {
+		if !ok || strings.ContainsAny(prefix, "*%{") || strings.HasSuffix(prefix, "/") {
 			return nil, h.Errf("%s can't be taken off the path: with an integration the matcher is a prefix such as /%s/*", matcher, p.Integration)
 		}
 		if p.Prefix = prefix; prefix != "" {

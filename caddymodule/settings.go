@@ -219,6 +219,11 @@ func (s *settings) resolveIntegration(a *App, r *resolver, name string) (*integr
 	if r.err != nil {
 		return nil, r.err
 	}
+	for _, scope := range c.Scopes {
+		if len(entry.Scopes) > 0 && !slices.Contains(entry.Scopes, scope) {
+			return nil, fmt.Errorf("scopes: %q is none of its provider's: %s", scope, hint(scope, slices.Clone(entry.Scopes)))
+		}
+	}
 	in := &integration{
 		name: name, providerName: providerName, redirectURI: s.publicURL.String() + "/callback/" + name,
 		scopes: c.Scopes, review: c.Review,

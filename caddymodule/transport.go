@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -50,7 +51,7 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := app.hasIntegration(t.Integration); err != nil {
+	if err := errors.Join(app.hasIntegration(t.Integration), Local{AllowOrigin: t.AllowOrigin}.check()); err != nil {
 		return fmt.Errorf("the transport lanyard: %w", err)
 	}
 	if t.upstreams, err = newUpstreams(ctx, &t.HTTPTransport, app.settings); err != nil {
@@ -100,7 +101,7 @@ func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Errf("unexpected %q after lanyard", d.Val())
 	}
-	own := options{"integration": once(&t.Integration), "open": flag(&t.Open), "allow_origin": list(&t.AllowOrigin)}
+	own := options{"integration": once(&t.Integration), "open": flag(&t.Open), "allow_origin": list(&t.AllowOrigin, checkOrigin)}
 	var rest caddyfile.Segment
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		parse, ok := own[d.Val()]

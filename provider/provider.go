@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/secret"
@@ -46,7 +47,8 @@ type Provider struct {
 	life         time.Duration // of an access token; zero: unknown, forever: never ends
 	refreshLife  time.Duration // of a refresh token; zero: unknown
 	transport    *http.Transport
-	discovery    *discovery // nil: every endpoint was given by hand
+	discovery    *discovery  // nil: every endpoint was given by hand
+	http2        atomic.Bool // the last answer came by HTTP/2
 }
 
 // New returns a Provider, or an error that names what is wrong with cfg.

@@ -85,12 +85,17 @@ func (p *Provider) send(ctx context.Context, r request) (tokenstore.Answer, erro
 	if err != nil {
 		return tokenstore.Answer{}, fmt.Errorf("%w: %w", tokenstore.ErrNotSent, err)
 	}
+	// What an HTTP/1 server sends past its Content-Length, net/http writes to
+	// the standard log when the connection is used again, or takes for the next
+	// answer. HTTP/2 has frames.
+	req.Close = !p.http2.Load()
 	a := tokenstore.Answer{SentAt: time.Now().UTC()}
 	res, err := p.transport.RoundTrip(req)
 	if err != nil {
 		return tokenstore.Answer{}, sendError(err, body.withhold())
 	}
 	defer res.Body.Close()
+	p.http2.Store(res.ProtoMajor == 2)
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	if err != nil {
 		return tokenstore.Answer{}, sendError(err, false)

@@ -40,11 +40,22 @@ type work struct {
 	forcedAt time.Time // of the last forced renewal
 }
 
-// flight is one renewal under way, shared by all who wait for it.
+// flight is one renewal under way, shared by all who wait for it. It lands when
+// its outcome is known, and is under way until that is stored, too: they differ
+// only while the store can't write.
 type flight struct {
-	done  chan struct{}
-	grant *tokenstore.Grant // after done
-	err   error             // after done
+	done   chan struct{}
+	landed bool              // the flight's own goroutine's
+	grant  *tokenstore.Grant // after done
+	err    error             // after done
+}
+
+// land tells those who wait. The first outcome stands.
+func (f *flight) land(g *tokenstore.Grant, err error) {
+	if !f.landed {
+		f.landed, f.grant, f.err = true, g, err
+		close(f.done)
+	}
 }
 
 // renewBehind starts a renewal that nobody waits for, if it may start.
@@ -61,7 +72,12 @@ func (r *Refresher) renew(ctx context.Context, id string, seen uint64, why reaso
 	if err != nil {
 		return nil, err
 	}
-	return f.wait(ctx)
+	g, err := f.wait(ctx)
+	if err == nil && g.Token.Generation <= seen {
+		// It landed, can't be stored, and what it brought was refused, too.
+		return nil, unavailable(0, tokenstore.ErrUnavailable)
+	}
+	return g, err
 }
 
 // wait returns what the flight brings, or ctx's error.
@@ -113,15 +129,15 @@ func (r *Refresher) join(id string, seen uint64, why reason) (*flight, error) {
 
 // fly runs one renewal and leaves behind what the next one has to know.
 func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
-	f.grant, f.err = r.redeem(r.ctx, id, seen, why)
-	if hasMoved(f.err) {
-		f.grant, f.err = r.moved(r.ctx, id, seen, f.err)
+	grant, err := r.redeem(r.ctx, f, id, seen, why)
+	if hasMoved(err) {
+		grant, err = r.moved(r.ctx, id, seen, err)
 	}
 
 	r.mu.Lock()
 	w := r.work[id]
 	w.flight = nil
-	un, failed := errors.AsType[*tokenstore.UnavailableError](f.err)
+	un, failed := errors.AsType[*tokenstore.UnavailableError](err)
 	switch {
 	case failed && errors.Is(un.Cause, errOutcomeOpen):
 		w.openTill = time.Now().Add(un.RetryAfter)
@@ -137,7 +153,7 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 		}
 	}
 	r.mu.Unlock()
-	close(f.done)
+	f.land(grant, err)
 }
 
 // tidyOver is how much work may be remembered before what is no longer needed

@@ -24,8 +24,9 @@ var errMoved = errors.New("connection has moved on")
 var errOutcomeOpen = fmt.Errorf("waiting to try again: %w", tokenstore.ErrOutcomeUnknown)
 
 // redeem renews the token of a connection whose generation is seen: intent,
-// redeem, persist, serve. ctx is the Refresher's own.
-func (r *Refresher) redeem(ctx context.Context, id string, seen uint64, why reason) (*tokenstore.Grant, error) {
+// redeem, persist, serve. ctx is the Refresher's own, f is told the outcome
+// early if it can't be stored.
+func (r *Refresher) redeem(ctx context.Context, f *flight, id string, seen uint64, why reason) (*tokenstore.Grant, error) {
 	c, err := r.store.Connection(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("refresh: reading connection: %w", err)
@@ -53,13 +54,13 @@ func (r *Refresher) redeem(ctx context.Context, id string, seen uint64, why reas
 	if err != nil {
 		return nil, err
 	}
-	reqCtx, cancel := context.WithTimeout(ctx, requestLimit)
+	reqCtx, cancel := context.WithDeadline(ctx, c.Intent.Deadline)
 	answer, err := p.Refresh(reqCtx, c.Token)
 	cancel()
 	if err != nil {
 		return nil, r.noAnswer(ctx, p, &c, err)
 	}
-	c, err = r.keepAnswer(ctx, &c, answer)
+	c, err = r.keepAnswer(ctx, f, p, &c, answer)
 	if err != nil {
 		return nil, err
 	}
@@ -233,8 +234,9 @@ func (r *Refresher) settleIntent(ctx context.Context, p Provider, c *tokenstore.
 
 // keepAnswer stores an answer before anything reads it. A store that can't
 // write is tried again until it can or the program ends: the old refresh token
-// must not be sent again meanwhile, since a new one is in the answer.
-func (r *Refresher) keepAnswer(ctx context.Context, c *tokenstore.Connection, a tokenstore.Answer) (tokenstore.Connection, error) {
+// must not be sent again meanwhile, since a new one is in the answer. It is the
+// one time that a token is used before it is stored.
+func (r *Refresher) keepAnswer(ctx context.Context, f *flight, p Provider, c *tokenstore.Connection, a tokenstore.Answer) (tokenstore.Connection, error) {
 	for failures := 1; ; failures++ {
 		next, err := r.note(ctx, c.ID, func(cur *tokenstore.Connection) error {
 			if !redeeming(cur, c) {
@@ -245,10 +247,21 @@ func (r *Refresher) keepAnswer(ctx context.Context, c *tokenstore.Connection, a 
 		})
 		switch {
 		case err == nil:
+			if failures > 1 {
+				r.unsaved.Add(-1)
+				r.cfg.Logger.Info("token answer stored at last", zap.String("connection_id", c.ID), zap.Int("attempt", failures))
+			}
 			return next, nil
-		case hasMoved(err):
-			// Reconnected, revoked or deleted meanwhile: nobody needs the answer.
+		case hasMoved(err), errors.Is(err, tokenstore.ErrCorrupt):
+			// Reconnected, revoked, deleted or destroyed meanwhile: there is
+			// nothing left that the answer could be kept in.
+			if failures > 1 {
+				r.unsaved.Add(-1)
+			}
 			return next, unavailable(0, err)
+		case failures == 1:
+			r.unsaved.Add(1)
+			f.land(r.unstored(p, c, a))
 		}
 		r.cfg.Logger.Error("token answer not stored, trying again",
 			zap.String("connection_id", c.ID), zap.Int("attempt", failures), zap.Error(err))
@@ -258,6 +271,18 @@ func (r *Refresher) keepAnswer(ctx context.Context, c *tokenstore.Connection, a 
 			return next, fmt.Errorf("refresh: storing token answer: %w", err)
 		}
 	}
+}
+
+// unstored reads an answer that can't be stored.
+func (r *Refresher) unstored(p Provider, c *tokenstore.Connection, a tokenstore.Answer) (*tokenstore.Grant, error) {
+	next, err := p.Parse(a, c.Token, c.Token.Scopes)
+	if err != nil {
+		return nil, unavailable(0, err)
+	}
+	now := *c
+	next.Generation = c.Token.Generation + 1
+	now.Token = next
+	return grantOf(&now), nil
 }
 
 // finish reads the answer that c's intent holds and makes what it says true.

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -63,6 +64,7 @@ type Refresher struct {
 	ctx     context.Context //nolint:containedctx // the life of the flights, which outlive every caller
 	stop    context.CancelFunc
 	flights sync.WaitGroup
+	unsaved atomic.Int64 // answers that could not be stored yet
 
 	mu      sync.Mutex
 	closing bool             // guarded by mu
@@ -98,6 +100,10 @@ func (r *Refresher) Find(ctx context.Context, id string) (*tokenstore.Grant, err
 	}
 	return r.cache.load(&c, seen), nil
 }
+
+// Unsaved returns how many token answers are in memory only, since the store
+// can't write. They are lost if the program ends now.
+func (r *Refresher) Unsaved() int { return int(r.unsaved.Load()) }
 
 // LastUsed returns when the connection's token was last handed out, as far as
 // memory goes back, or the zero time.
