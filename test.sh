@@ -58,7 +58,7 @@ LANYARD_BIN=$PWD/caddy
 export LANYARD_BIN
 
 echo '== go vet'
-go vet -tags "$tags" ./...
+CGO_ENABLED=0 go vet -trimpath -tags "$tags" ./... # compiled as ./caddy was
 
 echo "== go test $race"
 log=$(mktemp)

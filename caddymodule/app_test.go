@@ -35,6 +35,8 @@ func TestProvisionErrors(t *testing.T) {
 		{"keyset", base + `"keyset": "{env.LANYARD_TEST_KEY}"}`, "keyset:"},
 		{"keyset file", base + `"keyset": "{file./nowhere/keys.json}"}`, "keyset: evaluated placeholder {file./nowhere/keys.json} is empty"},
 		{"api_key short", base + `"api_keys": ["{env.LANYARD_TEST_SHORT}"]}`, "api_key: the key needs at least 32 characters"},
+		{"api_key with a space", base + `"api_keys": ["tooshort tooshort tooshort tooshort "]}`, "api_key: the key needs at least 32 characters, all of ASCII and none of them a space"},
+		{"api_key not ASCII", base + `"api_keys": ["tooshörttooshörttooshörttooshört"]}`, "api_key: the key needs at least 32 characters, all of ASCII"},
 		{"api_key empty", base + `"api_keys": [""]}`, "api_key: the key is missing"},
 		{"client short", base + `"clients": [{"name": "app", "key": "{env.LANYARD_TEST_SHORT}"}]}`, "client app: the key needs at least 32 characters"},
 		{"client characters", base + `"clients": [{"name": "app", "key": "0123456789abcdefghijABCDEFGHIJ_."}]}`, "client app: the key needs"},
@@ -48,6 +50,7 @@ func TestProvisionErrors(t *testing.T) {
 		{"provider far", base + `"integrations": {"main": {"provider": "my-own-server", "client_id": "a"}}}`, "integration main: no provider \"my-own-server\": known: "},
 		{"client_id", base + `"integrations": {"github": {}}}`, "integration github: client_id is missing"},
 		{"entry", base + `"providers": {"acme": {"issuer": "https://id.acme.example"}}, "integrations": {"acme": {"client_id": "a"}}}`, "integration acme: api_url is missing"},
+		{"scope", base + `"integrations": {"contextfile": {"client_id": "a", "scopes": ["profile:read", "tasks:raed"]}}}`, "integration contextfile: scopes: \"tasks:raed\" is none of its provider's: did you mean tasks:read? known: "},
 		{"entry word", base + `"providers": {"acme": {"token_uri": "https://id.acme.example"}}}`, "token_uri"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -84,6 +87,16 @@ func TestProxyProvisionErrors(t *testing.T) {
 	for _, tt := range []struct{ name, handler, want string }{
 		{"integration", `{"integration": "githbu"}`, "no integration \"githbu\": did you mean github? known: github"},
 		{"links", `{"links": "on"}`, "links \"on\" is not known"},
+		{"prefix", `{"prefix": "github"}`, "prefix \"github\" does not begin with a slash"},
+		{"prefix end", `{"prefix": "/github/"}`, "prefix \"/github/\" does not begin with a slash, or ends with one"},
+		{"spool", `{"spool": -1}`, "spool -1 is negative"},
+		{"names", `{"names": ["localhost:9080"]}`, "names: \"localhost:9080\" is not a host name"},
+		{"names wildcard", `{"names": ["*"]}`, "names: \"*\" is not a host name"},
+		{"names placeholder", `{"names": ["{env.NAME}"]}`, "names: \"{env.NAME}\" is not a host name"},
+		{"origin", `{"allow_origin": ["https://App.example.com"]}`, "allow_origin: \"https://App.example.com\" is not an origin"},
+		{"origin path", `{"allow_origin": ["https://app.example.com/"]}`, "allow_origin: \"https://app.example.com/\" is not an origin"},
+		{"origin wildcard", `{"allow_origin": ["https://*.example.com"]}`, "allow_origin: \"https://*.example.com\" is not an origin"},
+		{"origin alone", `{"allow_origin": ["*"]}`, "allow_origin: \"*\" is not an origin"},
 		{"compression", `{"transport": {"compression": true}}`, "bodies are passed on as they are"},
 		{"http3", `{"transport": {"versions": ["3"]}}`, "HTTP/3"},
 		{"version", `{"transport": {"versions": ["9"]}}`, "unsupported HTTP version"},
@@ -140,8 +153,8 @@ func TestFirstStartMakesKeys(t *testing.T) {
 		t.Errorf("the data directory: %v, %v; want mode 0700", info, err)
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 4 {
-		t.Errorf("the data directory has %v (%v), want the keys and badger", entries, err)
+	if err != nil || len(entries) != 5 {
+		t.Errorf("the data directory has %v (%v), want the keys and the store", entries, err)
 	}
 	started(t, config(dir, ""), nil)
 	for _, name := range files {
@@ -166,8 +179,8 @@ func TestConfiguredKeysMakeNoFiles(t *testing.T) {
 		t.Errorf("placeholders were warned about:\n%s", logs)
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 1 || entries[0].Name() != "badger" {
-		t.Errorf("the data directory has %v (%v), want badger alone", entries, err)
+	if err != nil || len(entries) != 2 || entries[0].Name() != "badger" || entries[1].Name() != "lanyard-store.json" {
+		t.Errorf("the data directory has %v (%v), want the store alone", entries, err)
 	}
 }
 

@@ -108,7 +108,11 @@ func TestReloadDropsNoRefresh(t *testing.T) {
 		r.Header.Set("Connection-Id", id)
 		answers <- old.serve("lanyard_proxy", r)
 	}()
-	<-asked
+	select {
+	case <-asked:
+	case w := <-answers:
+		t.Fatalf("the call did not wait: %d %s", w.Code, w.Body)
+	}
 	started(t, config(dir, acme), both)
 	old.end()
 	close(answer)

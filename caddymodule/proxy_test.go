@@ -76,7 +76,7 @@ func seed(t *testing.T, dir string, c tokenstore.Connection) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := badgerstore.Open(filepath.Join(dir, "badger"), badgerstore.Config{Codec: keys})
+	s, err := badgerstore.Open(dir, badgerstore.Config{Codec: keys})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,6 +126,41 @@ func TestProxiedCalls(t *testing.T) {
 	for _, site := range []string{"plain", "own"} {
 		if got, status := call(t, filepath.Join(dir, site+".sock"), site+".test", "/api/me", "wrong", id); status != 401 || strings.Contains(got, "at-1") {
 			t.Errorf("%s with a wrong key: %d %q, want 401", site, status, got)
+		}
+	}
+}
+
+// Links are signed with the path of public_url, and that is what a browser asks
+// for: what other handlers make of the path since is for their own next ones.
+func TestConnectSeesThePathAsItCame(t *testing.T) {
+	dir := t.TempDir()
+	serve(t, fmt.Sprintf(`{
+	admin off
+	lanyard {
+		public_url https://app.example.com/accounts
+		store badger %[1]s
+	}
+}
+
+http://app.example.com {
+	bind unix/%[1]s/app.sock
+	route {
+		uri strip_prefix /accounts
+		rewrite /in /accounts/connect
+		lanyard_connect
+		respond "passed on: {uri}" 299
+	}
+}
+`, dir))
+	for path, want := range map[string]string{
+		"/accounts/connect?x=1":          "This link does not work",
+		"/accounts/callback/acme?code=1": "This page does not belong to a request we know",
+		"/accounts/other":                "passed on: /other",
+		"/connect":                       "passed on: /connect",
+		"/in":                            "passed on: /accounts/connect",
+	} {
+		if got, status := call(t, filepath.Join(dir, "app.sock"), "app.example.com", path, "", ""); !strings.Contains(got, want) {
+			t.Errorf("%s: %d %q, want %q", path, status, got, want)
 		}
 	}
 }

@@ -152,6 +152,10 @@ func TestInterimAnswers(t *testing.T) {
 	if body != "done" || res.Header.Get("Link") != "" || res.Header.Get("Content-Type") != "text/x" || res.Header.Get("X-Before") == "" {
 		t.Errorf("answer = %v %q", res.Header, body)
 	}
+	old := r.raw(t, "GET /x HTTP/1.0\r\nHost: localhost\r\n"+slotLine+"\r\n")
+	if old.StatusCode != http.StatusOK {
+		t.Errorf("an HTTP/1.0 client's first answer = %d, want the final one (RFC 9110 section 15.2)", old.StatusCode)
+	}
 }
 
 func TestExpectContinue(t *testing.T) {

@@ -22,6 +22,9 @@ type caller struct {
 	id  string
 	// slot is the header that named both, where that is not Authorization.
 	slot string
+	// spare are further headers with this key and connection: an SDK may send
+	// its token twice, and the key is not the provider's to see.
+	spare []string
 
 	hasKey, hasID bool
 	ambiguous     bool // it says two things
@@ -52,9 +55,7 @@ func readCaller(h http.Header, pathID string) (caller, *guard.Problem) {
 	if pathID != "" {
 		c.addID(pathID)
 	}
-	if !c.hasID {
-		c.findSlot(h)
-	}
+	c.findSlots(h)
 	if c.ambiguous {
 		return c, &guard.Problem{
 			Status: http.StatusBadRequest, Code: "connection_ambiguous",
@@ -99,24 +100,30 @@ func (c *caller) addAuthorization(value string) {
 	}
 }
 
-// findSlot looks for KEY.conn_… in the other headers: which of them is the
-// provider's own is only known once the connection is.
-func (c *caller) findSlot(h http.Header) {
+// findSlots looks for KEY.conn_… in the other headers: which of them is the
+// provider's own is only known once the connection is. Where the connection is
+// named already, only the same key counts: any other is the app's own business.
+func (c *caller) findSlots(h http.Header) {
+	named := c.hasID
 	for name, values := range h {
 		if len(values) != 1 || name == "Authorization" || dropped(name) {
 			continue
 		}
 		value := values[0]
 		key, id, ok := splitSlot(value[strings.LastIndexByte(value, ' ')+1:])
-		if !ok || !isKey(key) {
-			continue
+		switch {
+		case !ok || !isKey(key):
+		case !named:
+			c.addKey(key)
+			c.addID(id)
+			if c.slot != "" {
+				c.ambiguous = true
+			}
+			c.slot = name
+		case c.key.Equal(secret.New(key)):
+			c.addID(id)
+			c.spare = append(c.spare, name)
 		}
-		c.addKey(key)
-		c.addID(id)
-		if c.slot != "" {
-			c.ambiguous = true
-		}
-		c.slot = name
 	}
 }
 

@@ -50,11 +50,16 @@ func TestNamingAndKeys(t *testing.T) {
 		{"said twice alike", ok, "/x", http.Header{"Authorization": {"Bearer " + slot}, "Connection-Id": {connID}, "Lanyard-Key": {clientKey}}, 200, ""},
 		{"the app's own basic says nothing", ok, "/x", http.Header{"Authorization": {basic("a", "b")}, "Connection-Id": {connID}, "Lanyard-Key": {clientKey}}, 200, ""},
 
+		{"said again in other headers", ok, "/x", http.Header{"Authorization": {"Bearer " + slot}, "X-Api-Key": {slot}, "Private-Token": {"x " + slot}}, 200, ""},
+		{"said again in the own header", ownHeader, "/x", http.Header{"Connection-Id": {connID}, "Lanyard-Key": {clientKey}, "X-Api-Key": {slot}}, 200, ""},
+		{"another key elsewhere says nothing", ok, "/x", http.Header{"Authorization": {"Bearer " + slot}, "X-Trace": {strange + "." + otherID}}, 200, ""},
+
 		{"no connection", ok, "/x", http.Header{"Lanyard-Key": {clientKey}}, 400, "connection_required"},
 		{"empty connection", ok, "/x", http.Header{"Lanyard-Key": {clientKey}, "Connection-Id": {""}}, 400, "connection_required"},
 		{"user only", ok, "/x", http.Header{"Lanyard-Key": {clientKey}, "User-Id": {"u1"}}, 400, "connection_required"},
 		{"two connections", ok, "/x", http.Header{"Authorization": {"Bearer " + slot}, "Connection-Id": {otherID}}, 400, "connection_ambiguous"},
 		{"two keys", ok, "/x", http.Header{"Authorization": {"Bearer " + slot}, "Lanyard-Key": {strange}}, 400, "connection_ambiguous"},
+		{"two connections, one in another header", ok, "/x", http.Header{"Authorization": {"Bearer " + slot}, "X-Api-Key": {clientKey + "." + otherID}}, 400, "connection_ambiguous"},
 		{"repeated header", ok, "/x", http.Header{"Lanyard-Key": {clientKey}, "Connection-Id": {connID, connID}}, 400, "connection_ambiguous"},
 		{"repeated key", ok, "/x", http.Header{"Lanyard-Key": {clientKey, clientKey}, "Connection-Id": {connID}}, 400, "connection_ambiguous"},
 		{"repeated authorization", ok, "/x", http.Header{"Authorization": {"Bearer " + slot, "Bearer " + slot}}, 400, "connection_ambiguous"},
@@ -233,6 +238,7 @@ func TestRefusedBeforeAnything(t *testing.T) {
 		status              int
 	}{
 		{"TRACE", "TRACE /x HTTP/1.1\r\nHost: localhost\r\n", "method_not_allowed", 405},
+		{"TRACE in lower case", "trace /x HTTP/1.1\r\nHost: localhost\r\n", "method_not_allowed", 405},
 		{"CONNECT", "CONNECT evil.test:443 HTTP/1.1\r\nHost: localhost\r\n", "host_invalid", 421},
 		{"CONNECT here", "CONNECT localhost:443 HTTP/1.1\r\nHost: localhost\r\n", "method_not_allowed", 405},
 		{"foreign host", "GET /x HTTP/1.1\r\nHost: evil.test\r\n", "host_invalid", 421},

@@ -70,6 +70,11 @@ func TestPathsThatAreInvalid(t *testing.T) {
 		body, _ := io.ReadAll(res.Body)
 		wantProblem(t, res, string(body), http.StatusBadRequest, "path_invalid")
 	}
+	for _, target := range []string{"*", "foo:/p/a", "foo:p", "http:/p/a", "foo:/p?://localhost/p/a"} {
+		res := r.raw(t, "GET "+target+" HTTP/1.1\r\nHost: localhost\r\n"+slotLine+"\r\n")
+		body, _ := io.ReadAll(res.Body)
+		wantProblem(t, res, string(body), http.StatusBadRequest, "path_invalid")
+	}
 	for _, path := range []string{"/", "/px", "/P/x", "/p%2Fx", "/x/p"} {
 		res := r.raw(t, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\n"+slotLine+"\r\n")
 		body, _ := io.ReadAll(res.Body)
@@ -151,7 +156,9 @@ func TestHosts(t *testing.T) {
 		{"/x", "uploads.test:443", 403, ""},
 		{"/_host/evil.test/x", "", 403, ""},
 		{"/_host/" + host + "/x", "uploads.test", 403, ""},
-		{"/_host//x", "", 200, "api/v2/x"},
+		{"/_host//x", "", 403, ""},
+		{"/_host/", "", 403, ""},
+		{"/_host", "", 200, "api/v2/_host"},
 	}
 	for _, tt := range tests {
 		hit = ""

@@ -80,7 +80,7 @@ func newRequest(r *http.Request, c *call) *http.Request {
 	return &http.Request{
 		Method: r.Method, URL: c.target,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header:        outgoing(r.Header),
+		Header:        outgoing(r.Header, c.spare),
 		ContentLength: r.ContentLength, TransferEncoding: r.TransferEncoding,
 	}
 }
@@ -164,11 +164,12 @@ type interim struct {
 }
 
 // pass is the hook of the transport's goroutine. A 100 is not passed on: the
-// server says it itself as soon as the upstream wants the body.
+// server says it itself as soon as the upstream wants the body. HTTP/1.0 knows
+// no interim answers (RFC 9110 section 15.2).
 func (i *interim) pass(code int, header textproto.MIMEHeader) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.done || code == http.StatusContinue {
+	if i.done || code == http.StatusContinue || !i.c.in.ProtoAtLeast(1, 1) {
 		return nil
 	}
 	h := http.Header(header)

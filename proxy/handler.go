@@ -127,9 +127,11 @@ type call struct {
 	upstream *Upstream
 	target   *url.URL // where it goes
 	body     *source  // the app's body, nil if it has none
+	spare    []string // the headers that name the caller once more
 	// base is the URL under which the app reaches this upstream's API, for
 	// links: http://127.0.0.1:9080/github.
-	base string
+	base  string
+	links int // bytes of links that were looked at, see maxLinks
 }
 
 // ServeHTTP implements http.Handler.
@@ -143,10 +145,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if r.Context().Err() != nil {
 			panic(http.ErrAbortHandler)
 		}
-		if problem.Status == http.StatusMethodNotAllowed {
-			w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
-		}
-		problem.Write(w)
+		write(w, problem)
 		return
 	}
 	status := h.forward(w, r, c)
@@ -162,11 +161,8 @@ func (h *Handler) accept(r *http.Request) (*call, *guard.Problem) {
 	if p := h.cfg.Local.Check(r); p != nil {
 		return nil, p
 	}
-	if r.Method == http.MethodTrace || r.Method == http.MethodConnect {
-		return nil, &guard.Problem{
-			Status: http.StatusMethodNotAllowed, Code: "method_not_allowed",
-			Detail: "TRACE and CONNECT are not passed on: they could show the token to others.",
-		}
+	if p := checkMethod(r.Method); p != nil {
+		return nil, p
 	}
 	rt, p := h.route(r)
 	if p != nil {
@@ -204,6 +200,7 @@ func (h *Handler) open(r *http.Request, pathID string) (*call, *guard.Problem) {
 	if p != nil {
 		return nil, p
 	}
+	c.spare = who.spare
 	// A header like X-Api-Key names a connection only where it is this
 	// provider's own place for a credential.
 	if who.slot != "" && who.slot != http.CanonicalHeaderKey(c.upstream.Header) {

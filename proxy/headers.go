@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -17,12 +18,12 @@ func dropped(name string) bool {
 	return strings.HasPrefix(name, "Lanyard-") || strings.HasPrefix(name, "Proxy-") || strings.HasPrefix(name, "X-Forwarded-")
 }
 
-// outgoing returns the header that goes upstream. The values are shared with
-// in, the map is not.
-func outgoing(in http.Header) http.Header {
+// outgoing returns the header that goes upstream, without what is in spare. The
+// values are shared with in, the map is not.
+func outgoing(in http.Header, spare []string) http.Header {
 	out := make(http.Header, len(in)+2)
 	for name, values := range in {
-		if !dropped(name) {
+		if !dropped(name) && !slices.Contains(spare, name) {
 			out[name] = values
 		}
 	}

@@ -61,9 +61,25 @@ func paramsLength(s string) int {
 	return len(s)
 }
 
+// maxLinks bounds what the links in the headers of one answer come to, in
+// bytes: a reference of one character becomes as long as the request's own
+// address, and a header may hold millions. What is beyond stays as it is.
+const maxLinks = 1 << 20
+
 // turnBackURL returns the address at this proxy of a URL reference in an
-// answer, or ref itself if it points at neither the API nor a declared host.
+// answer, or ref itself if it has none.
 func (c *call) turnBackURL(ref string) string {
+	if c.links > maxLinks {
+		return ref
+	}
+	own := c.ownURL(ref)
+	c.links += len(own)
+	return own
+}
+
+// ownURL does it: ref has no address here if it points at neither the API nor a
+// declared host.
+func (c *call) ownURL(ref string) string {
 	scheme, authority, rest, ok := c.resolve(ref)
 	if !ok || !strings.EqualFold(scheme, c.upstream.API.Scheme) {
 		return ref

@@ -82,6 +82,23 @@ func TestLinksAreTurnedBack(t *testing.T) {
 	}
 }
 
+// The shortest reference becomes as long as the request's own address: a header
+// full of them must not grow without end.
+func TestLinksGrowWithinBounds(t *testing.T) {
+	const links = 100_000
+	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Link", strings.Repeat("<a>,", links))
+	})
+	res, _ := r.do(t, r.request(t, http.MethodGet, "/"+strings.Repeat("d", 1000)+"/x", nil))
+	link := res.Header.Get("Link")
+	if !strings.HasPrefix(link, "<"+r.proxy.URL+"/ddd") || !strings.HasSuffix(link, ",<a>,") || strings.Count(link, "a>,") != links {
+		t.Errorf("Link = %.50s … %s with %d links", link, link[max(0, len(link)-20):], strings.Count(link, "a>,"))
+	}
+	if len(link) > 2<<20 {
+		t.Errorf("%d bytes became %d", 4*links, len(link))
+	}
+}
+
 func TestLinksAreKept(t *testing.T) {
 	r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Location", "http://"+r.Host+"/x")

@@ -22,6 +22,26 @@ type refusalError struct{ problem *guard.Problem }
 
 func (e *refusalError) Error() string { return "refused: " + e.problem.Code }
 
+// write answers with p.
+func write(w http.ResponseWriter, p *guard.Problem) {
+	if p.Status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+	}
+	p.Write(w)
+}
+
+// checkMethod refuses the methods that could show the token to others, in any
+// case: there are servers that take trace for TRACE.
+func checkMethod(method string) *guard.Problem {
+	if !strings.EqualFold(method, http.MethodTrace) && !strings.EqualFold(method, http.MethodConnect) {
+		return nil
+	}
+	return &guard.Problem{
+		Status: http.StatusMethodNotAllowed, Code: "method_not_allowed",
+		Detail: "TRACE and CONNECT are not passed on: they could show the token to others.",
+	}
+}
+
 func problemConnectionRequired() *guard.Problem {
 	return &guard.Problem{
 		Status: http.StatusBadRequest, Code: "connection_required",
@@ -193,7 +213,7 @@ func cause(err error) string {
 // response returns p as an answer of an upstream.
 func response(req *http.Request, p *guard.Problem) *http.Response {
 	w := &recorder{header: http.Header{}}
-	p.Write(w)
+	write(w, p)
 	return &http.Response{
 		Status: fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)), StatusCode: w.status,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,

@@ -3,6 +3,7 @@ package proxy
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/lanyard-proxy/lanyard/guard"
@@ -14,22 +15,23 @@ const hostSegment = "/_host/"
 
 // route is a request target taken apart, each part as it was sent.
 type route struct {
-	prefix   string // under which the app reaches the API: /github, /c/conn_…
-	id       string // the connection that the path names, if it does
-	host     string // the declared host that the path asks for, if it does
-	path     string // the rest, escaped
-	query    string // without its question mark
+	prefix   string   // under which the app reaches the API: /github, /c/conn_…
+	id       string   // the connection that the path names, if it does
+	hosts    []string // the host that the path asks for, if it does
+	path     string   // the rest, escaped
+	query    string   // without its question mark
 	hasQuery bool
 }
 
 // route reads the request target, from the bytes that were sent.
 func (h *Handler) route(r *http.Request) (route, *guard.Problem) {
 	var rt route
-	rt.path, rt.query, rt.hasQuery = strings.Cut(originForm(r), "?")
-	if !pathAllowed(rt.path) || strings.IndexFunc(rt.query, isControl) >= 0 {
+	target, ok := originForm(r)
+	rt.path, rt.query, rt.hasQuery = strings.Cut(target, "?")
+	if !ok || !pathAllowed(rt.path) || strings.IndexFunc(rt.query, isControl) >= 0 {
 		return rt, &guard.Problem{
 			Status: http.StatusBadRequest, Code: "path_invalid",
-			Detail: "The path has a segment that is or decodes to . or .., a backslash, %00, or a character that no URL may have.",
+			Detail: "The path has a segment that is or decodes to . or .., a backslash, %00, or a character that no URL may have; or it is no path.",
 		}
 	}
 	rest, ok := strings.CutPrefix(rt.path, h.cfg.Prefix)
@@ -46,7 +48,9 @@ func (h *Handler) route(r *http.Request) (route, *guard.Problem) {
 		}
 	}
 	if named, ok := strings.CutPrefix(rt.path, hostSegment); ok {
-		rt.host, rt.path = cutSegment(named)
+		var host string
+		host, rt.path = cutSegment(named)
+		rt.hosts = []string{unescape(host)}
 	}
 	return rt, nil
 }
@@ -60,24 +64,28 @@ func cutSegment(s string) (segment, rest string) {
 }
 
 // originForm returns the request target without scheme and authority (RFC 9112
-// section 3.2): the authority is r.Host, which has been checked.
-func originForm(r *http.Request) string {
+// section 3.2): the authority is r.Host, which has been checked. It reports
+// false for a target that has neither an authority nor a slash at its start.
+func originForm(r *http.Request) (string, bool) {
 	target := r.RequestURI
 	if target == "" { // made by a program, not read from a connection
 		target = r.URL.RequestURI()
 	}
 	if strings.HasPrefix(target, "/") {
-		return target
+		return target, true
 	}
-	_, rest, _ := strings.Cut(target, "://")
+	scheme, rest, ok := strings.Cut(target, "://")
+	if !ok || strings.ContainsAny(scheme, "/?") {
+		return "", false
+	}
 	i := strings.IndexAny(rest, "/?")
 	switch {
 	case i < 0:
-		return "/"
+		return "/", true
 	case rest[i] == '?':
-		return "/" + rest[i:]
+		return "/" + rest[i:], true
 	}
-	return rest[i:]
+	return rest[i:], true
 }
 
 // pathAllowed reports whether an escaped path means the same wherever it is
@@ -138,9 +146,7 @@ func (rt route) target(up *Upstream, asked []string) (*url.URL, *guard.Problem) 
 		Scheme: up.API.Scheme, Host: up.API.Host,
 		RawQuery: rt.query, ForceQuery: rt.hasQuery && rt.query == "",
 	}
-	if rt.host != "" {
-		asked = append([]string{unescape(rt.host)}, asked...)
-	}
+	asked = slices.Concat(rt.hosts, asked)
 	path := rt.path
 	if len(asked) == 0 {
 		path = apiPath(up) + path

@@ -111,7 +111,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	out := req.WithContext(req.Context())
 	out.URL = c.target
-	out.Header = outgoing(req.Header)
+	out.Header = outgoing(req.Header, c.spare)
 	// The name in Host may decide who gets the request behind a shared address.
 	out.Host = c.target.Host
 	out.Body, out.Trailer = nil, nil
@@ -128,6 +128,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func (t *Transport) accept(req *http.Request) (*call, *guard.Problem) {
 	if p := t.h.cfg.Local.CheckOrigin(req); p != nil {
+		return nil, p
+	}
+	if p := checkMethod(req.Method); p != nil {
 		return nil, p
 	}
 	c, p := t.h.open(req, "")

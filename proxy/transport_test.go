@@ -69,6 +69,12 @@ func TestTransportUnderAnotherProxy(t *testing.T) {
 	res, body = r.do(t, req)
 	wantProblem(t, res, body, http.StatusForbidden, "browser_request_blocked")
 
+	res, body = r.do(t, r.request(t, http.MethodTrace, "/x", nil))
+	wantProblem(t, res, body, http.StatusMethodNotAllowed, "method_not_allowed")
+	if res.Header.Get("Allow") == "" {
+		t.Error("no Allow in a 405 (RFC 9110 section 15.5.6)")
+	}
+
 	r.grants.set(func(g *tokenstore.Grant) { g.Status = tokenstore.StatusExpired })
 	res, body = r.do(t, r.request(t, http.MethodPost, "/x", strings.NewReader("hello")))
 	wantProblem(t, res, body, http.StatusFailedDependency, "reconnect_required")
