@@ -59,9 +59,10 @@ type App struct {
 	// prints it. Default: made at the first start, in `lanyard-keys.json` in
 	// the data directory.
 	Keyset string `json:"keyset,omitempty"`
-	// The keys of the management API, at least 32 characters each. The first
-	// signs connect links, all of them are taken. Default: made at the first
-	// start, in `lanyard-api-key` in the data directory.
+	// The keys of the management API, at least 32 characters of ASCII each,
+	// none of them a space. The first signs connect links, all of them are
+	// taken. Default: made at the first start, in `lanyard-api-key` in the data
+	// directory.
 	APIKeys []string `json:"api_keys,omitempty"`
 	// The keys that may call the proxy. Default: one, made at the first start,
 	// in `lanyard-client-key` in the data directory.

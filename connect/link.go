@@ -37,6 +37,13 @@ const (
 	maxQuery = 16 << 10
 	// maxState bounds the app's state in bytes: it comes back in a URL.
 	maxState = 512
+	// maxText bounds a user ID, a name and a label's value in characters. The
+	// API takes no more either, so that a longer user ID could begin a flow
+	// that nobody can complete.
+	maxText = 256
+	// maxLabels and maxLabelKey bound the labels and, in characters, their names.
+	maxLabels   = 32
+	maxLabelKey = 64
 	// defaultUser is the user of a link that names none.
 	defaultUser = "default"
 )
@@ -153,8 +160,8 @@ func parseLink(query string, now time.Time) (Params, error) {
 		if len(all) != 1 {
 			return Params{}, fmt.Errorf("%w: a parameter stands twice", ErrLinkInvalid)
 		}
-		if !utf8.ValidString(all[0]) || name != "state" && strings.ContainsFunc(all[0], unicode.IsControl) {
-			return Params{}, fmt.Errorf("%w: a value is not UTF-8 or has a control character", ErrLinkInvalid)
+		if !utf8.ValidString(all[0]) || name != "state" && strings.ContainsFunc(all[0], notText) {
+			return Params{}, fmt.Errorf("%w: a value is not Unicode text or has a control character", ErrLinkInvalid)
 		}
 		if name == "expires" {
 			expires = all[0]
@@ -178,6 +185,11 @@ func parseLink(query string, now time.Time) (Params, error) {
 	return p, nil
 }
 
+// notText reports whether r is no character of a text. The replacement
+// character is what encoders make of one that was broken: two users would
+// become one.
+func notText(r rune) bool { return unicode.IsControl(r) || r == utf8.RuneError }
+
 // set takes one parameter. An empty value says the same as none.
 func (p *Params) set(name, value string) error {
 	switch name {
@@ -187,6 +199,7 @@ func (p *Params) set(name, value string) error {
 		if value != "" {
 			p.UserID = value
 		}
+		return bounded(name, value, maxText)
 	case "scopes":
 		p.Scopes = union(strings.Fields(value))
 	case "redirect_url":
@@ -200,6 +213,7 @@ func (p *Params) set(name, value string) error {
 		p.ConnectionID = value
 	case "connection_name":
 		p.ConnectionName = value
+		return bounded(name, value, maxText)
 	case "labels":
 		labels, err := parseLabels(value)
 		p.Labels = labels
@@ -214,6 +228,13 @@ func (p *Params) set(name, value string) error {
 	return nil
 }
 
+func bounded(what, value string, characters int) error {
+	if utf8.RuneCountInString(value) > characters {
+		return fmt.Errorf("%w: %s is longer than %d characters", ErrLinkInvalid, what, characters)
+	}
+	return nil
+}
+
 func parseLabels(s string) (map[string]string, error) {
 	if s == "" {
 		return nil, nil
@@ -224,7 +245,13 @@ func parseLabels(s string) (map[string]string, error) {
 		if _, twice := labels[k]; !ok || k == "" || twice {
 			return nil, fmt.Errorf("%w: labels are not k=v,k=v", ErrLinkInvalid)
 		}
+		if err := errors.Join(bounded("a label's name", k, maxLabelKey), bounded("a label", v, maxText)); err != nil {
+			return nil, err
+		}
 		labels[k] = v
+	}
+	if len(labels) > maxLabels {
+		return nil, fmt.Errorf("%w: there are more than %d labels", ErrLinkInvalid, maxLabels)
 	}
 	return labels, nil
 }

@@ -3,6 +3,7 @@ package connect_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
@@ -143,6 +144,15 @@ func signRaw(publicURL, key, query string) string {
 	return query + "&signature=" + b64(mac)
 }
 
+// manyLabels returns n labels, encoded.
+func manyLabels(n int) string {
+	var labels []string
+	for i := range n {
+		labels = append(labels, fmt.Sprintf("label%d=%d", i, i))
+	}
+	return url.QueryEscape(strings.Join(labels, ","))
+}
+
 func TestVerifyRefuses(t *testing.T) {
 	const public = "https://connect.example.com"
 	now := time.Unix(1_900_000_000, 0)
@@ -180,6 +190,14 @@ func TestVerifyRefuses(t *testing.T) {
 		{"long state", signRaw(public, apiKey, good+"&state="+strings.Repeat("x", 513)), connect.ErrLinkInvalid},
 		{"state at its most", signRaw(public, apiKey, good+"&state="+strings.Repeat("x", 512)), nil},
 		{"long query", signRaw(public, apiKey, good+"&connection_name="+strings.Repeat("x", 20000)), connect.ErrLinkInvalid},
+		{"long user", signRaw(public, apiKey, "user_id="+strings.Repeat("x", 257)+in(time.Minute)), connect.ErrLinkInvalid},
+		{"user at its most", signRaw(public, apiKey, "user_id="+strings.Repeat("%C3%B6", 256)+in(time.Minute)), nil},
+		{"user with a broken character", signRaw(public, apiKey, "user_id=a%EF%BF%BDb"+in(time.Minute)), connect.ErrLinkInvalid},
+		{"long name", signRaw(public, apiKey, good+"&connection_name="+strings.Repeat("x", 257)), connect.ErrLinkInvalid},
+		{"long label", signRaw(public, apiKey, good+"&labels=a%3D"+strings.Repeat("x", 257)), connect.ErrLinkInvalid},
+		{"long label name", signRaw(public, apiKey, good+"&labels="+strings.Repeat("x", 65)+"%3Da"), connect.ErrLinkInvalid},
+		{"many labels", signRaw(public, apiKey, good+"&labels="+manyLabels(33)), connect.ErrLinkInvalid},
+		{"labels at their most", signRaw(public, apiKey, good+"&labels="+manyLabels(32)), nil},
 		{"labels without value", signRaw(public, apiKey, good+"&labels=a"), connect.ErrLinkInvalid},
 		{"label twice", signRaw(public, apiKey, good+"&labels=a%3D1,a%3D2"), connect.ErrLinkInvalid},
 		{"response mode", signRaw(public, apiKey, good+"&response_mode=fragment"), connect.ErrLinkInvalid},

@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -24,8 +26,19 @@ func ValidPublicURL(u *url.URL) error {
 		return errors.New("it must be https, or http on localhost, 127.0.0.1 or [::1]")
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return errors.New("it must end with its host or path")
+	case strings.ContainsFunc(u.Host, func(r rune) bool { return r > '~' }):
+		return errors.New("its host must be written in ASCII, as xn--…")
+	case !validPort(u):
+		return errors.New("its port is none")
+	case strings.TrimRight(u.Path, "/") != strings.TrimRight(path.Clean("/"+u.Path), "/"):
+		return errors.New("its path must be without . and .. and empty segments, which browsers resolve")
 	}
 	return nil
+}
+
+func validPort(u *url.URL) bool {
+	_, err := strconv.ParseUint(u.Port(), 10, 16)
+	return u.Port() == "" || err == nil
 }
 
 // ValidRedirectURL returns why raw can't be registered as a redirect URL, or
@@ -43,6 +56,8 @@ func ValidRedirectURL(raw string) error {
 		return errors.New("it must not hold a user")
 	case strings.Contains(raw, "#"):
 		return errors.New("it must not hold a fragment")
+	case !validPort(u):
+		return errors.New("its port is none")
 	case strings.Contains(u.Host, "*"):
 		return errors.New("it must not hold a wildcard: redirect URLs are compared exactly")
 	case u.String() != raw || strings.ContainsFunc(raw, func(r rune) bool { return r <= ' ' || r > '~' || r == '\\' }):

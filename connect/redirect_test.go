@@ -80,7 +80,7 @@ func TestRegistration(t *testing.T) {
 		"https://app.example.com/cb#", "https://app.example.com/cb#x", "https://app.example.com/cb?state=1", "https://app.example.com/cb?code=1",
 		"https://app.example.com/cb?%65rror=1", "https://app.example.com/cb?connection_id", "https://app.example.com/cb?a=%zz", "https://app.example.com/a b",
 		"https://app.example.com/é", `https://app.example.com\cb`, "javascript:alert(1)", "data:text/html,x", "myapp://x", "HTTPS://app.example.com/cb",
-		"https://app.example.com/cb\n", "https://app。example.com/cb",
+		"https://app.example.com/cb\n", "https://app。example.com/cb", "http://localhost:99999/cb", "https://app.example.com:70000/cb",
 	} {
 		if err := connect.ValidRedirectURL(u); err == nil {
 			t.Errorf("ValidRedirectURL(%q) = nil, want an error", u)
@@ -123,6 +123,24 @@ func TestStateComesBack(t *testing.T) {
 		loc := br.callback(br.open(b.link(func(p *connect.Params) { p.State, p.RedirectURL = "", registered }))).Header().Get("Location")
 		if mustURL(loc).Query().Has("state") {
 			t.Errorf("%q has a state that the app did not send", loc)
+		}
+	}
+}
+
+func TestPublicURLs(t *testing.T) {
+	for raw, ok := range map[string]bool{
+		"https://connect.example.com": true, "https://connect.example.com/": true, "https://app.example.com/a/b": true,
+		"https://app.example.com:8443/a/": true, "http://localhost:9081": true, "http://[::1]:9081/a": true, "https://app.example.com/a%20b": true,
+		"http://connect.example.com": false, "https://u@connect.example.com": false, "https://connect.example.com/?a": false,
+		"https://connect.example.com:70000": false, "https://connéct.example.com": false, "https://app.example.com/a/../b": false,
+		"https://app.example.com/%2e%2e/b": false, "https://app.example.com/./b": false, "https://app.example.com//b": false,
+	} {
+		u, err := url.Parse(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := connect.ValidPublicURL(u); (err == nil) != ok {
+			t.Errorf("ValidPublicURL(%q) = %v, want an error: %v", raw, err, !ok)
 		}
 	}
 }
