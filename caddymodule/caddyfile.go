@@ -1,6 +1,8 @@
 package caddymodule
 
 import (
+	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -59,8 +61,9 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 //
 // api_key, client, redirect_url, integration and provider may be repeated.
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the option's name
-	return parseRest(d, options{
+	d.Next()                      // the option's name
+	places := map[string]string{} // :: integration → file and line
+	err := parseRest(d, options{
 		"public_url":   once(&a.PublicURL),
 		"store":        a.parseStore,
 		"keyset":       once(&a.Keyset),
@@ -68,9 +71,26 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"client":       a.parseClient,
 		"redirect_url": repeated(&a.RedirectURLs),
 		"completion":   oneOf(&a.Completion, "off"),
-		"integration":  a.parseIntegration,
-		"provider":     a.parseProvider,
+		"integration": func(d *caddyfile.Dispenser) error {
+			place := fmt.Sprintf("%s:%d", d.File(), d.Line())
+			if d.NextArg() {
+				places[d.Val()] = place
+				d.Prev()
+			}
+			return a.parseIntegration(d)
+		},
+		"provider": a.parseProvider,
 	})
+	if err != nil {
+		return err
+	}
+	// A provider may be described below the integrations that name it.
+	for _, name := range slices.Sorted(maps.Keys(a.Integrations)) {
+		if _, err := a.entry(cmp.Or(a.Integrations[name].Provider, name)); err != nil {
+			return fmt.Errorf("integration %s: %w, at %s", name, err, places[name])
+		}
+	}
+	return nil
 }
 
 func (a *App) parseStore(d *caddyfile.Dispenser) error {
