@@ -175,3 +175,45 @@ func TestRenewLooksAtTheNewerToken(t *testing.T) {
 		})
 	}
 }
+
+func TestReconnectedWhileRefreshing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.prov.script = []step{{hook: func(*provider, string) {
+			_, err := r.Store().UpdateConnection(context.Background(), r.id, func(c *tokenstore.Connection) error {
+				c.Activate(tokenstore.Token{AccessToken: secret.New("at-re"), RefreshToken: secret.New("rt-re"), IssuedAt: time.Now(), ExpiresAt: time.Now().Add(tokenLife)}, nil, time.Now())
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		}}}
+		time.Sleep(tokenLife)
+		r.wantToken("at-re")
+		r.wantCalls("rt-0")
+		if c := r.connection(); c.Token.RefreshToken.Reveal() != "rt-re" {
+			t.Error("the late answer replaced the reconnected credential")
+		}
+	})
+}
+
+func TestLateAnswerOfAnotherCredential(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.prov.script = []step{{hook: func(*provider, string) {
+			_, err := r.Store().UpdateConnection(context.Background(), r.id, func(c *tokenstore.Connection) error {
+				c.Activate(tokenstore.Token{AccessToken: secret.New("at-re"), RefreshToken: secret.New("rt-re"), IssuedAt: time.Now(), ExpiresAt: time.Now().Add(tokenLife)}, nil, time.Now())
+				c.Intent = &tokenstore.Intent{RefreshTokenHash: secret.New("rt-0").Hash(), Deadline: time.Now().Add(tokenLife)}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		}}}
+		time.Sleep(tokenLife)
+		r.wantToken("at-re")
+		if c := r.connection(); c.Token.RefreshToken.Reveal() != "rt-re" || c.Intent == nil || c.Intent.Answer != nil {
+			t.Error("the late answer was taken for the reconnected credential's")
+		}
+	})
+}

@@ -113,6 +113,9 @@ func (s *Store) open(log *zap.Logger) error {
 	if err := os.Chmod(files, 0o700); err != nil { //nolint:gosec // a directory needs its x
 		return fmt.Errorf("closing Badger's directory to others: %w", err)
 	}
+	if err := removeEmptyFiles(files); err != nil {
+		return err
+	}
 	if s.db, err = badger.Open(options(files, log)); err != nil {
 		return fmt.Errorf("opening Badger in %s: %w: %w", files, tokenstore.ErrUnavailable, err)
 	}
@@ -152,6 +155,33 @@ func (s *Store) Close() error {
 	})
 	if err != nil {
 		return fmt.Errorf("badgerstore: closing: %w", err)
+	}
+	return nil
+}
+
+// removeEmptyFiles removes logs without a byte in them. Badger makes a log by
+// creating it and then giving it its size, and deletes one by taking its size
+// and then removing it: a process that is killed in between leaves an empty
+// file, which holds nothing and lets Badger's next Open fail ("Create a new
+// file").
+func removeEmptyFiles(dir string) error {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("listing Badger's files: %w", err)
+	}
+	for _, f := range files {
+		if ext := filepath.Ext(f.Name()); ext != ".vlog" && ext != ".mem" {
+			continue
+		}
+		info, err := f.Info()
+		if err != nil {
+			return fmt.Errorf("looking at Badger's files: %w", err)
+		}
+		if info.Mode().IsRegular() && info.Size() == 0 {
+			if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
+				return fmt.Errorf("removing an empty file of Badger's: %w", err)
+			}
+		}
 	}
 	return nil
 }
