@@ -33,6 +33,7 @@ var allowed = map[string][]string{
 	"proxy":                  {"guard", "secret", "tokenstore"},
 	"api":                    {"guard", "secret", "tokenstore"},
 	"internal/demo":          {"internal/fakeprovider"},
+	"internal/soak":          {"internal/fakeprovider"},
 	"caddymodule": {
 		"api", "connect", "guard", "internal/demo", "internal/fakeprovider", "provider", "proxy", "refresh",
 		"seal", "secret", "tokenstore", "tokenstore/badgerstore",

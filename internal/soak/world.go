@@ -1,0 +1,368 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lanyard-proxy/lanyard/internal/fakeprovider"
+)
+
+// world is one run: a provider, a population of connections, and one program
+// after the other between them.
+type world struct {
+	cfg    config
+	out    io.Writer
+	report report
+
+	site       *site
+	fake       *fakeprovider.Server
+	provider   *http.Server
+	open       atomic.Int64 // connections to the provider
+	client     *http.Client // to the program
+	consenting *http.Client // to the provider
+	signIn     sync.Mutex   // held while somebody is signed in at the provider
+	schedule   dice         // of the kills
+	chance     dice         // of all else
+
+	mu     sync.Mutex // guards all below
+	round  int
+	child  *child
+	shot   shot
+	tokens map[string]request // :: grant → its last token request in this run of the program
+	born   map[string]bool    // :: grant → its code was redeemed
+	conns  []*conn
+	users  int
+	gone   []string // IDs of connections that were deleted, as a client was told
+	faults []string // what was found broken
+
+	// Below is the judge's alone, who works while nobody else does.
+
+	// doubt holds the grants for which a token request was truly under way at
+	// a kill since the last judgement: their refresh tokens may be presented
+	// once more.
+	doubt map[string]request
+	posts int // how many of the ledger's token requests were judged
+	// ends are the places in the ledger where a program that was killed made
+	// its last token request, as far as they were not judged.
+	ends []int
+	// presented are the refresh tokens that were sent in one life of the
+	// program, up to posts.
+	presented map[token]bool
+}
+
+// token is a refresh token by its grant and its number there.
+type token struct {
+	grant  string
+	number int
+}
+
+// request is how far the last token request of a grant had come.
+type request struct {
+	stage    fakeprovider.Stage
+	at       time.Time
+	exchange bool          // of a code; else a refresh
+	before   time.Duration // how long before the kill; in doubt
+}
+
+// sent is the stage of a request that left the program before the kill and
+// reached the provider after it.
+const sent fakeprovider.Stage = "sent"
+
+// answerWindow is how long before a kill an answer may have been sent and the
+// refresh still count as under way: the program has to receive it, and to
+// write it to disk, on a machine that is busy.
+const answerWindow = 2 * time.Second
+
+// newWorld starts the provider. The program is not started yet.
+func newWorld(ctx context.Context, cfg config, out io.Writer) (*world, error) {
+	w := &world{
+		cfg: cfg, out: out, schedule: newDice(cfg.seed, 1), chance: newDice(cfg.seed, 2),
+		tokens: map[string]request{}, born: map[string]bool{}, doubt: map[string]request{}, presented: map[token]bool{},
+		client:     &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 64}},
+		consenting: &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}},
+	}
+	w.report.began = time.Now()
+	w.report.kills = map[string]int{}
+	w.report.underWay = map[fakeprovider.Stage]int{}
+	w.report.inDoubt = map[fakeprovider.Stage]int{}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("starting the provider: %w", err)
+	}
+	issuer := "http://" + l.Addr().String()
+	if w.site, err = newSite(ctx, cfg.bin, cfg.dir, issuer); err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	w.fake = fakeprovider.New(fakeprovider.Config{
+		Issuer: issuer, ClientID: clientID, ClientSecret: w.site.providerProof, Scopes: []string{"read"},
+		RedirectURIs: []string{fmt.Sprintf("http://localhost:%d/callback/fake", w.site.Connect)},
+		AccessLife:   5 * time.Second, Rotate: true, ReuseGrace: cfg.grace, RequirePKCE: true,
+	})
+	w.fake.OnTokenRequest(w.onTokenRequest)
+	w.provider = &http.Server{
+		Handler: w.fake, ReadHeaderTimeout: patience,
+		ConnState: func(_ net.Conn, s http.ConnState) {
+			switch s {
+			case http.StateNew:
+				w.open.Add(1)
+			case http.StateClosed, http.StateHijacked:
+				w.open.Add(-1)
+			default:
+			}
+		},
+	}
+	go func() { _ = w.provider.Serve(l) }() // ends with close
+	return w, nil
+}
+
+// close ends the provider and a program that still runs.
+func (w *world) close() {
+	if c := w.running(); c != nil {
+		c.kill()
+	}
+	w.client.CloseIdleConnections()
+	_ = w.provider.Close()
+}
+
+func (w *world) running() *child {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.child
+}
+
+// start starts the program and does not wait for it.
+func (w *world) start(ctx context.Context) (*child, error) {
+	c, err := w.site.start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.child = c
+	return c, nil
+}
+
+// startReady starts the program and waits until it can serve.
+func (w *world) startReady(ctx context.Context) error {
+	began := time.Now()
+	c, err := w.start(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.ready(ctx, w.client, w.proxyURL("/v1/health/ready")); err != nil {
+		return err
+	}
+	w.report.slowestStart = max(w.report.slowestStart, time.Since(began))
+	return nil
+}
+
+// shot is how the next kill is aimed.
+type shot struct {
+	name string
+	// stage is at which stage of a token request the program is killed. Empty:
+	// at a random moment.
+	stage    fakeprovider.Stage
+	exchange bool // of a code's request; else of a refresh
+	lose     bool // the provider never sees the request
+	skip     int  // how many such requests pass before
+	// after is the random moment, and for how long a request to aim at is
+	// waited for.
+	after time.Duration
+	again bool // the start that follows is killed too
+}
+
+// nextShot rolls the dice for the next kill: half of them hit a random moment.
+func (w *world) nextShot() shot {
+	after := 100*time.Millisecond + w.schedule.upTo(1500*time.Millisecond)
+	random := shot{name: "random", after: after}
+	again := shot{name: "random, and again at the start", after: after, again: true}
+	aimed := func(s shot) shot {
+		s.name = string(s.stage)
+		if s.exchange {
+			s.name += " (code)"
+		}
+		if s.lose {
+			s.name += ", request lost"
+		}
+		s.skip, s.after = w.schedule.n(w.cfg.connections/8+1), 3*time.Second
+		if s.exchange {
+			s.skip = w.schedule.n(5)
+		}
+		return s
+	}
+	shots := []shot{
+		random, random, random, random, again,
+		aimed(shot{stage: fakeprovider.Received}),
+		aimed(shot{stage: fakeprovider.Received, lose: true}),
+		aimed(shot{stage: fakeprovider.Committed}),
+		aimed(shot{stage: fakeprovider.Answered}),
+		aimed(shot{stage: fakeprovider.Committed, exchange: true}),
+	}
+	return shots[w.schedule.n(len(shots))]
+}
+
+// dawdle is how long at most the provider takes before it looks at a request,
+// and again before it answers: without it few requests would be under way at
+// any moment.
+const dawdle = 25 * time.Millisecond
+
+// onTokenRequest is the provider's hook.
+func (w *world) onTokenRequest(stage fakeprovider.Stage, grant string) {
+	if c := w.note(stage, grant); c != nil {
+		c.kill()
+		return
+	}
+	if stage != fakeprovider.Answered {
+		time.Sleep(w.chance.upTo(dawdle)) // the provider's own slowness: nothing waits for it to be over
+	}
+}
+
+// note writes down how far a token request has come, and returns the program
+// to be killed if it is the one that was aimed at.
+func (w *world) note(stage fakeprovider.Stage, grant string) *child {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	if grant == "" {
+		return nil // a request that the kill tore apart; the ledger shows whether it was
+	}
+	exchange := !w.born[grant]
+	last, known := w.tokens[grant]
+	if known && stage != fakeprovider.Received {
+		exchange = last.exchange
+	}
+	if stage == fakeprovider.Committed {
+		w.born[grant] = true
+	}
+	if _, dead := w.child.killed(); dead {
+		if stage == fakeprovider.Received {
+			w.tokens[grant] = request{stage: sent, at: now, exchange: exchange}
+		}
+		return nil // what was under way at the kill stays as it was then
+	}
+	if stage == fakeprovider.Received && known && last.stage != fakeprovider.Answered {
+		w.breakLocked(kindOther, "%s: two token requests at once", grant)
+	}
+	w.tokens[grant] = request{stage: stage, at: now, exchange: exchange}
+	if stage != w.shot.stage || exchange != w.shot.exchange {
+		return nil
+	}
+	if w.shot.skip--; w.shot.skip >= 0 {
+		return nil
+	}
+	w.shot.stage = ""
+	if w.shot.lose {
+		w.fake.Faults.Token(fakeprovider.Dropped())
+	}
+	return w.child
+}
+
+// armed reports whether the shot still waits for a request to aim at.
+func (w *world) armed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.shot.stage != ""
+}
+
+// bury waits until all that a dead program had sent has reached the provider,
+// and notes what was under way when it died.
+func (w *world) bury(c *child) error {
+	w.client.CloseIdleConnections()
+	deadline := time.Now().Add(patience)
+	for w.open.Load() > 0 {
+		if time.Now().After(deadline) {
+			return errors.New("connections of a dead program stay open at the provider")
+		}
+		time.Sleep(2 * time.Millisecond) // between two looks at a condition
+	}
+	w.fake.Faults.Clear()
+	w.ends = append(w.ends, len(w.fake.Ledger().Posts))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	at, _ := c.killed()
+	for grant, r := range w.tokens {
+		r.before = at.Sub(r.at)
+		if r.stage != fakeprovider.Answered || r.before < answerWindow {
+			if _, already := w.doubt[grant]; already {
+				continue // what came after is what became of it
+			}
+			w.doubt[grant] = r
+			if !r.exchange {
+				w.report.underWay[r.stage]++
+			}
+		}
+	}
+	clear(w.tokens)
+	w.shot = shot{} // one that found nothing to hit
+	return nil
+}
+
+// What can be broken.
+const (
+	kindLost  = "silently lost"
+	kindReuse = "refresh token reused"
+	kindOther = "wrong"
+)
+
+// broken notes that something which has to hold does not.
+func (w *world) broken(kind, format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.breakLocked(kind, format, args...)
+}
+
+func (w *world) breakLocked(kind, format string, args ...any) {
+	switch kind {
+	case kindLost:
+		w.report.lost++
+	case kindReuse:
+		w.report.reused++
+	}
+	w.faults = append(w.faults, fmt.Sprintf("round %d, %s: ", w.round, kind)+fmt.Sprintf(format, args...))
+}
+
+func (w *world) failed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.faults) > 0
+}
+
+// everyone returns the connections that are not known to be deleted.
+func (w *world) everyone() []*conn {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.conns)
+}
+
+// dice are random numbers from one seed, safe for concurrent use.
+type dice struct {
+	mu  *sync.Mutex
+	rnd *rand.Rand
+}
+
+func newDice(seed, stream uint64) dice {
+	return dice{new(sync.Mutex), rand.New(rand.NewPCG(seed, stream))} //nolint:gosec // the same from the same seed is what is wanted
+}
+
+// n returns a number from 0 to n-1.
+func (d dice) n(n int) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rnd.IntN(n)
+}
+
+// upTo returns a time below t.
+func (d dice) upTo(t time.Duration) time.Duration { return time.Duration(d.n(int(t))) }
+
+// one reports whether this is the one time in n.
+func (d dice) one(n int) bool { return d.n(n) == 0 }
