@@ -55,7 +55,7 @@ func TestCheckConn(t *testing.T) {
 	}
 }
 
-// The guard looks at what a name resolves to (attacks.tsv A129, A130).
+// The guard looks at what a name resolves to.
 func TestDialGuard(t *testing.T) {
 	l := newLedger(t, answering(200, "application/json", okBody))
 	_, port, _ := net.SplitHostPort(l.Listener.Addr().String())

@@ -156,7 +156,7 @@ func TestEveryStatusIsAnAnswer(t *testing.T) {
 	}
 }
 
-// attacks.tsv A034, A134, A147: whatever the endpoint does, it sees one POST,
+// Whatever the endpoint does, it sees one POST,
 // and what can't be read whole is unknown.
 func TestOnePOSTWhateverHappens(t *testing.T) {
 	hijack := func(w http.ResponseWriter, text string, reset bool) {
@@ -233,7 +233,7 @@ func TestOnePOSTWhateverHappens(t *testing.T) {
 	}
 }
 
-// attacks.tsv A135: an endpoint that drips is left after RequestLimit.
+// An endpoint that drips is left after RequestLimit.
 func TestRequestLimit(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 20 s")
@@ -262,7 +262,7 @@ func TestRequestLimit(t *testing.T) {
 	}
 }
 
-// attacks.tsv A035: nothing follows a redirect.
+// Nothing follows a redirect.
 func TestNoRedirectFollowed(t *testing.T) {
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		elsewhere := newLedger(t, answering(200, "application/json", okBody))

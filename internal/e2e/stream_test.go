@@ -19,7 +19,7 @@ import (
 	"github.com/lanyard-proxy/lanyard/internal/fakeprovider"
 )
 
-// rss returns the child's peak memory in bytes, after resetting the peak.
+// rss returns the child's memory in bytes: now, and the most it ever had.
 func (w *world) rss() (now, peak int) {
 	w.t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.cmd.Process.Pid))
