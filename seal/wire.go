@@ -58,6 +58,7 @@ type tokenWire struct {
 	Scopes           []string          `json:"scopes,omitzero"`
 	Metadata         map[string]string `json:"metadata,omitzero"`
 	Generation       uint64            `json:"generation,omitzero"`
+	Unproven         bool              `json:"unproven,omitzero"`
 }
 
 type intentWire struct {
@@ -199,7 +200,7 @@ func newTokenWire(t tokenstore.Token) tokenWire {
 		TokenType: strings.ToValidUTF8(t.TokenType, "\uFFFD"),
 		IssuedAt:  instant(t.IssuedAt), ExpiresAt: instant(t.ExpiresAt), ExpiryUnknown: t.ExpiryUnknown,
 		RefreshExpiresAt: instant(t.RefreshExpiresAt),
-		Scopes:           scopes, Metadata: metadata, Generation: t.Generation,
+		Scopes:           scopes, Metadata: metadata, Generation: t.Generation, Unproven: t.Unproven,
 	}
 }
 
@@ -223,7 +224,7 @@ func (w *tokenWire) token() tokenstore.Token {
 		AccessToken: conceal(w.AccessToken), RefreshToken: conceal(w.RefreshToken), TokenType: w.TokenType,
 		IssuedAt: w.IssuedAt, ExpiresAt: w.ExpiresAt, ExpiryUnknown: w.ExpiryUnknown,
 		RefreshExpiresAt: w.RefreshExpiresAt,
-		Scopes:           w.Scopes, Metadata: w.Metadata, Generation: w.Generation,
+		Scopes:           w.Scopes, Metadata: w.Metadata, Generation: w.Generation, Unproven: w.Unproven,
 	}
 }
 

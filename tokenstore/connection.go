@@ -29,6 +29,7 @@ const (
 	ReasonTimeout            = "timeout"             // not completed in time
 	ReasonInvalidGrant       = "invalid_grant"       // the provider refused the refresh token for good
 	ReasonRefreshInterrupted = "refresh_interrupted" // a refresh whose answer was never seen, then invalid_grant
+	ReasonRestoredStale      = "restored_stale"      // it came from a backup, and its refresh token had been rotated since
 	ReasonNoRefreshToken     = "no_refresh_token"    // the access token has expired and nothing can renew it
 	ReasonUserMismatch       = "user_mismatch"       // completed for another user than the link's
 	ReasonCompletionInvalid  = "completion_invalid"  // too many wrong completion codes

@@ -25,6 +25,9 @@ type Token struct {
 	Scopes           []string          // granted (RFC 6749 section 3.3)
 	Metadata         map[string]string // what else the catalogue keeps of the answer
 	Generation       uint64            // counts the credentials of the connection, from 1
+	// Unproven says that the token came from a backup: its refresh token may
+	// have been rotated since, and be spent.
+	Unproven bool
 }
 
 // Clone returns a copy that shares nothing with t.

@@ -28,6 +28,9 @@ var (
 	ErrCorrupt = errors.New("record is damaged")
 	// ErrUnavailable is returned when the engine can't be asked at all.
 	ErrUnavailable = errors.New("store unavailable")
+	// ErrFull is returned for a write that was not made since the disk has too
+	// little room left. New connections are refused first, tokens last.
+	ErrFull = errors.New("store is full")
 	// ErrBadCursor is returned for a cursor that no list gave out.
 	ErrBadCursor = errors.New("cursor is not valid")
 	// ErrKeyMissing is returned by an engine that finds a store but not the

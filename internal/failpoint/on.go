@@ -1,0 +1,83 @@
+//go:build failpoints
+
+package failpoint
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+var (
+	mu    sync.Mutex
+	spent = map[string]bool{} // guarded by mu :: line with once → has happened
+)
+
+// action returns what the file says of a place, empty if nothing.
+func action(place string) string {
+	name := os.Getenv("LANYARD_FAILPOINTS")
+	if name == "" {
+		return ""
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		if do, ok := strings.CutPrefix(strings.TrimSpace(line), place+"="); ok {
+			return do
+		}
+	}
+	return ""
+}
+
+// Hit is called at a place that may fail. It returns the error of a place that
+// shall.
+func Hit(place string) error {
+	do := action(place)
+	if once, ok := strings.CutPrefix(do, "once:"); ok {
+		mu.Lock()
+		was := spent[place+"="+do]
+		spent[place+"="+do] = true
+		mu.Unlock()
+		if was {
+			return nil
+		}
+		do = once
+	}
+	what, arg, _ := strings.Cut(do, ":")
+	switch what {
+	case "":
+		return nil
+	case "crash":
+		_ = syscall.Kill(syscall.Getpid(), syscall.SIGKILL)
+		select {} // until it arrives
+	case "error":
+		return fmt.Errorf("failpoint %s: %w", place, syscall.EIO)
+	case "enospc":
+		return fmt.Errorf("failpoint %s: %w", place, syscall.ENOSPC)
+	case "sleep":
+		d, err := time.ParseDuration(arg)
+		if err != nil {
+			panic("failpoint " + place + ": " + err.Error())
+		}
+		time.Sleep(d)
+		return nil
+	case "pause":
+		for action(place) == do {
+			time.Sleep(5 * time.Millisecond)
+		}
+		return nil
+	default:
+		panic("failpoint " + place + ": no action " + do)
+	}
+}
+
+// Clock returns how far the wall clock is to be off.
+func Clock() time.Duration {
+	d, _ := time.ParseDuration(action("clock"))
+	return d
+}
