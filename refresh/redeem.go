@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/lanyard-proxy/lanyard/internal/failpoint"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
@@ -54,16 +55,19 @@ func (r *Refresher) redeem(ctx context.Context, f *flight, id string, seen uint6
 	if err != nil {
 		return nil, err
 	}
+	_ = failpoint.Hit("refresh.before_send")
 	reqCtx, cancel := context.WithDeadline(ctx, c.Intent.Deadline)
 	answer, err := p.Refresh(reqCtx, c.Token)
 	cancel()
 	if err != nil {
 		return nil, r.noAnswer(ctx, p, &c, err)
 	}
+	_ = failpoint.Hit("refresh.before_persist")
 	c, err = r.keepAnswer(ctx, f, p, &c, answer)
 	if err != nil {
 		return nil, err
 	}
+	_ = failpoint.Hit("refresh.after_persist")
 	return r.finish(ctx, p, &c, why)
 }
 
@@ -329,6 +333,7 @@ func (r *Refresher) commit(ctx context.Context, c *tokenstore.Connection, next t
 		// The answer is in the store: the next flight reads it again.
 		return nil, unavailable(0, fmt.Errorf("storing token: %w", err))
 	}
+	_ = failpoint.Hit("refresh.before_serve")
 	r.cfg.Logger.Info("token refreshed", zap.String("connection_id", c.ID), zap.String("integration", c.Integration),
 		zap.Uint64("generation", stored.Token.Generation), zap.Bool("rotated", rotated))
 	if err := usable(stored.Status, stored.Disabled); err != nil { // switched off meanwhile
