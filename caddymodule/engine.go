@@ -121,6 +121,7 @@ func (e *engine) adopt(in *instance) {
 			e.keep(ctx, e.resolve)
 		})
 		e.work.Go(func() { e.keep(ctx, e.lapse) })
+		e.work.Go(func() { e.renewAhead(ctx) })
 	})
 }
 
@@ -163,6 +164,20 @@ func (e *engine) keep(ctx context.Context, look func(ctx context.Context, id str
 			return
 		case now := <-tick.C:
 			e.report(e.lookAfterDue(ctx, now, look))
+		}
+	}
+}
+
+// renewAhead begins what is to be renewed before a request asks for it.
+func (e *engine) renewAhead(ctx context.Context) {
+	tick := time.NewTicker(houseEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			e.refresher.RenewAhead()
 		}
 	}
 }

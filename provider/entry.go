@@ -32,6 +32,11 @@ const (
 	tokenAccess = "access"                  // revoke.token: always the access token
 	maxLife     = 365 * 24 * time.Hour      // of an access token; what is told beyond is capped
 	maxRefresh  = 20 * 365 * 24 * time.Hour // of a refresh token
+
+	defaultConcurrency = 16
+	maxConcurrency     = 1000
+	defaultInterval    = 20 * time.Millisecond
+	maxInterval        = time.Minute
 )
 
 // Entry describes a provider, in the words of a catalogue file. The same words
@@ -117,6 +122,11 @@ type RefreshEntry struct {
 	Life string `json:"life,omitempty"`
 	// Whether a refresh has to name its scopes.
 	SendScope bool `json:"send_scope,omitempty"`
+	// How many refreshes may be under way at the same time. Default: 16.
+	Concurrency int `json:"concurrency,omitempty"`
+	// The least time between the beginnings of two refreshes, of whatever
+	// connections, such as `100ms`. Default: `20ms`, which is 50 a second.
+	Interval string `json:"interval,omitempty"`
 }
 
 // RevokeEntry describes revocation where it differs from RFC 7009.
@@ -164,6 +174,18 @@ func parseLife(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil || d < time.Second {
 		return 0, fmt.Errorf("%q is neither a duration such as 2h nor %s", s, lifeNever)
+	}
+	return d, nil
+}
+
+// interval reads refresh.interval.
+func (e *RefreshEntry) interval() (time.Duration, error) {
+	if e.Interval == "" {
+		return defaultInterval, nil
+	}
+	d, err := time.ParseDuration(e.Interval)
+	if err != nil || d < 0 || d > maxInterval {
+		return 0, fmt.Errorf("%q is not a duration from 0s to 1m", e.Interval)
 	}
 	return d, nil
 }

@@ -66,7 +66,7 @@ func quotable(err error) bool {
 
 // unreadable is the error of an answer that tells nothing.
 func unreadable(a *tokenstore.Answer, why string) error {
-	return fmt.Errorf("%w: HTTP %d, %s", tokenstore.ErrOutcomeUnknown, a.Status, why)
+	return &tokenstore.UnreadableError{Status: a.Status, Why: why, RetryAfter: retryAfter(a)}
 }
 
 // refusal returns the refusal that a is, with its `error` if it has a readable

@@ -9,6 +9,7 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,7 @@ type Provider struct {
 	api          *url.URL
 	life         time.Duration // of an access token; zero: unknown, forever: never ends
 	refreshLife  time.Duration // of a refresh token; zero: unknown
+	interval     time.Duration // between two refreshes
 	transport    *http.Transport
 	discovery    *discovery  // nil: every endpoint was given by hand
 	http2        atomic.Bool // the last answer came by HTTP/2
@@ -78,6 +80,9 @@ func New(cfg Config) (*Provider, error) {
 	}
 	if p.refreshLife, err = parseLife(e.Refresh.Life); err != nil {
 		return nil, fmt.Errorf("refresh.life: %w", err)
+	}
+	if p.interval, err = e.Refresh.interval(); err != nil {
+		return nil, fmt.Errorf("refresh.interval: %w", err)
 	}
 	if cfg.ClientSecret.IsZero() {
 		p.clientAuth = AuthNone
@@ -204,6 +209,12 @@ func (p *Provider) Inject() (header, prefix string) { return "Authorization", "B
 // at once.
 func (p *Provider) Grace() bool {
 	return p.entry.Refresh.Rotation == RotationGrace || p.entry.Refresh.Rotation == RotationNone
+}
+
+// Pace returns how many refreshes the provider takes at the same time, and the
+// least time between the beginnings of two.
+func (p *Provider) Pace() (concurrency int, interval time.Duration) {
+	return cmp.Or(p.entry.Refresh.Concurrency, defaultConcurrency), p.interval
 }
 
 // RevokesSingle reports whether revoking one token leaves the account's other

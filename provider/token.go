@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/lanyard-proxy/lanyard/internal/failpoint"
 	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
@@ -89,7 +90,7 @@ func (p *Provider) send(ctx context.Context, r request) (tokenstore.Answer, erro
 	// the standard log when the connection is used again, or takes for the next
 	// answer. HTTP/2 has frames.
 	req.Close = !p.http2.Load()
-	a := tokenstore.Answer{SentAt: time.Now().UTC()}
+	a := tokenstore.Answer{SentAt: time.Now().Add(failpoint.Clock()).UTC()}
 	res, err := p.transport.RoundTrip(req)
 	if err != nil {
 		return tokenstore.Answer{}, sendError(err, body.withhold())
@@ -103,7 +104,7 @@ func (p *Provider) send(ctx context.Context, r request) (tokenstore.Answer, erro
 	if len(b) > maxAnswer {
 		return tokenstore.Answer{}, fmt.Errorf("%w: the answer is longer than 1 MiB", tokenstore.ErrOutcomeUnknown)
 	}
-	a.ReceivedAt = time.Now().UTC()
+	a.ReceivedAt = time.Now().Add(failpoint.Clock()).UTC()
 	a.Status = res.StatusCode
 	a.ContentType = res.Header.Get("Content-Type")
 	a.RetryAfter = res.Header.Get("Retry-After")

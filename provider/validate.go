@@ -217,5 +217,11 @@ func (e Entry) checkLives() error {
 	if life, err := parseLife(e.Refresh.Life); err != nil || life == forever {
 		return fmt.Errorf("refresh.life %q is not a duration such as 720h", e.Refresh.Life)
 	}
+	if _, err := e.Refresh.interval(); err != nil {
+		return fmt.Errorf("refresh.interval %w", err)
+	}
+	if n := e.Refresh.Concurrency; n < 0 || n > maxConcurrency {
+		return fmt.Errorf("refresh.concurrency %d is not from 1 to %d", n, maxConcurrency)
+	}
 	return nil
 }

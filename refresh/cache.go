@@ -70,6 +70,27 @@ func (c *cache) lastUsed(id string) time.Time {
 	return time.Time{}
 }
 
+// dueAhead returns what should be renewed by now though nobody asks for it: what
+// was used since it was issued, and can be renewed.
+func (c *cache) dueAhead(now time.Time) []*tokenstore.Grant {
+	var due []*tokenstore.Grant
+	for i := range c.shard {
+		s := &c.shard[i]
+		s.mu.RLock()
+		for _, e := range s.entries {
+			g := e.grant
+			if !g.Renewable || e.used.Load() <= g.Token.IssuedAt.UnixNano() || usable(g.Status, g.Disabled) != nil {
+				continue
+			}
+			if at := aheadAt(g, now); !at.IsZero() && !now.Before(at) {
+				due = append(due, g)
+			}
+		}
+		s.mu.RUnlock()
+	}
+	return due
+}
+
 func (c *cache) epoch(id string) uint64 {
 	s := c.of(id)
 	s.mu.RLock()
@@ -87,7 +108,7 @@ func (c *cache) load(conn *tokenstore.Connection, epoch uint64) *tokenstore.Gran
 	if s.epoch == epoch {
 		e := s.keep(conn.ID, c.limit)
 		e.grant, e.revision = g, conn.Revision
-		e.used.Store(time.Now().UnixNano())
+		e.used.Store(wallNow().UnixNano())
 	}
 	return g
 }
@@ -146,6 +167,7 @@ func grantOf(c *tokenstore.Connection) *tokenstore.Grant {
 		ConnectionID: c.ID, Integration: c.Integration, UserID: c.UserID,
 		Status: c.Status, StatusReason: c.StatusReason, Disabled: c.Disabled, Token: c.Token.Clone(),
 		Renewable: !c.Token.RefreshToken.IsZero(),
+		SeenAt:    time.Now(), SeenWall: wallNow().Round(0),
 	}
 	g.Token.RefreshToken = secret.String{}
 	return g

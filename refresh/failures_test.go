@@ -148,8 +148,10 @@ func (*down) Parse(tokenstore.Answer, tokenstore.Token, []string) (tokenstore.To
 
 func (*down) Grace() bool { return false }
 
+func (*down) Pace() (concurrency int, interval time.Duration) { return 1, 0 }
+
 // With more failing connections than are remembered without a look, each still
-// backs off.
+// backs off, by itself: each has an integration of its own.
 func TestBackOffOfManyConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, d := memstore.New(), &down{calls: map[string]int{}}
@@ -159,7 +161,7 @@ func TestBackOffOfManyConnections(t *testing.T) {
 		for i := range ids {
 			ids[i] = tokenstore.NewID()
 			_, err := store.CreateConnection(t.Context(), tokenstore.Connection{
-				ID: ids[i], Integration: "acme", Status: tokenstore.StatusActive,
+				ID: ids[i], Integration: fmt.Sprint("acme-", i), Status: tokenstore.StatusActive,
 				Token: tokenstore.Token{
 					AccessToken: secret.New("at"), RefreshToken: secret.New(fmt.Sprint("rt-", i)), Generation: 1,
 					IssuedAt: time.Now().Add(-2 * tokenLife), ExpiresAt: time.Now().Add(-tokenLife),

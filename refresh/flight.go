@@ -16,8 +16,10 @@ import (
 type reason int
 
 const (
-	// dueRenewal: the token is near its end.
+	// dueRenewal: the token is near its end, and somebody waits.
 	dueRenewal reason = iota
+	// aheadRenewal: the same, and nobody waits.
+	aheadRenewal
 	// refusedRenewal: an API refused the token, which was near its end anyway.
 	refusedRenewal
 	// forcedRenewal: an API refused a token that should have been good.
@@ -34,6 +36,7 @@ func (w reason) accessTokenDead() bool { return w == refusedRenewal || w == forc
 type work struct {
 	flight   *flight   // nil if none is under way
 	failures int       // in a row
+	failedAt time.Time // when the last one did
 	retryAt  time.Time // nobody tries before
 	cause    error     // of the last failure
 	openTill time.Time // no due renewal before: an outcome is open
@@ -60,24 +63,25 @@ func (f *flight) land(g *tokenstore.Grant, err error) {
 
 // renewBehind starts a renewal that nobody waits for, if it may start.
 func (r *Refresher) renewBehind(g *tokenstore.Grant) {
-	_, err := r.join(g.ConnectionID, g.Token.Generation, dueRenewal)
+	_, err := r.join(g, g.Token.Generation, aheadRenewal)
 	if err != nil && r.cfg.Logger.Core().Enabled(zap.DebugLevel) {
 		r.cfg.Logger.Debug("refresh put off", zap.String("connection_id", g.ConnectionID), zap.Error(err))
 	}
 }
 
-// renew starts or joins the flight of a connection and waits for it.
-func (r *Refresher) renew(ctx context.Context, id string, seen uint64, why reason) (*tokenstore.Grant, error) {
-	f, err := r.join(id, seen, why)
+// renew starts or joins the flight of g's connection, whose generation seen is
+// no good, and waits for it.
+func (r *Refresher) renew(ctx context.Context, g *tokenstore.Grant, seen uint64, why reason) (*tokenstore.Grant, error) {
+	f, err := r.join(g, seen, why)
 	if err != nil {
 		return nil, err
 	}
-	g, err := f.wait(ctx)
-	if err == nil && g.Token.Generation <= seen {
+	next, err := f.wait(ctx)
+	if err == nil && next.Token.Generation <= seen {
 		// It landed, can't be stored, and what it brought was refused, too.
 		return nil, unavailable(0, tokenstore.ErrUnavailable)
 	}
-	return g, err
+	return next, err
 }
 
 // wait returns what the flight brings, or ctx's error.
@@ -90,41 +94,64 @@ func (f *flight) wait(ctx context.Context) (*tokenstore.Grant, error) {
 	}
 }
 
+// errClosing refuses renewals at the program's end.
+var errClosing = &tokenstore.UnavailableError{RetryAfter: minRetryAfter, Cause: errors.New("shutting down")}
+
 // join returns the flight under way, or starts one. It returns an
-// *UnavailableError while a failure is too fresh to try again, and
-// ErrNotRenewed for the second forced renewal within forcedPause.
-func (r *Refresher) join(id string, seen uint64, why reason) (*flight, error) {
+// *UnavailableError while a failure is too fresh to try again or the token
+// endpoint is down, ErrNotRenewed for the second forced renewal within
+// forcedPause, and errBusy to one that nobody waits for.
+func (r *Refresher) join(g *tokenstore.Grant, seen uint64, why reason) (*flight, error) {
+	var l *lane
+	if p, ok := r.cfg.Provider(g.Integration); ok {
+		l = r.lane(g.Integration, p)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	w := r.work[id]
+	w := r.work[g.ConnectionID]
 	if w != nil && w.flight != nil {
 		return w.flight, nil
 	}
 	if r.closing {
-		return nil, &tokenstore.UnavailableError{RetryAfter: minRetryAfter, Cause: errors.New("shutting down")}
+		return nil, errClosing
 	}
-	now := time.Now()
+	if l != nil {
+		if err := l.refuses(why); err != nil {
+			return nil, err
+		}
+	}
 	if w == nil {
 		w = &work{}
 	}
-	if why != askedRenewal && now.Before(w.retryAt) {
-		return nil, unavailable(w.retryAt.Sub(now), w.cause)
+	if err := w.refuses(why, l); err != nil {
+		return nil, err
 	}
-	if why == dueRenewal && now.Before(w.openTill) {
-		return nil, unavailable(w.openTill.Sub(now), errOutcomeOpen)
+	r.tidy(wallNow())
+	r.work[g.ConnectionID] = w
+	f := &flight{done: make(chan struct{})}
+	w.flight = f
+	r.flights.Go(func() { r.fly(f, g.ConnectionID, seen, why) })
+	return f, nil
+}
+
+// refuses returns why the connection must not be renewed now, or nil. That its
+// last renewal failed no longer counts once the endpoint, which was down, is
+// back.
+func (w *work) refuses(why reason, l *lane) error {
+	now := wallNow()
+	if why != askedRenewal && now.Before(w.retryAt) && (l == nil || !l.backSince(w.failedAt)) {
+		return unavailable(w.retryAt.Sub(now), w.cause)
+	}
+	if (why == dueRenewal || why == aheadRenewal) && now.Before(w.openTill) {
+		return unavailable(w.openTill.Sub(now), errOutcomeOpen)
 	}
 	if why == forcedRenewal {
 		if !w.forcedAt.IsZero() && now.Before(w.forcedAt.Add(forcedPause)) {
-			return nil, tokenstore.ErrNotRenewed
+			return tokenstore.ErrNotRenewed
 		}
 		w.forcedAt = now
 	}
-	r.tidy(now)
-	r.work[id] = w
-	f := &flight{done: make(chan struct{})}
-	w.flight = f
-	r.flights.Go(func() { r.fly(f, id, seen, why) })
-	return f, nil
+	return nil
 }
 
 // fly runs one renewal and leaves behind what the next one has to know.
@@ -140,12 +167,14 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 	un, failed := errors.AsType[*tokenstore.UnavailableError](err)
 	switch {
 	case failed && errors.Is(un.Cause, errOutcomeOpen):
-		w.openTill = time.Now().Add(un.RetryAfter)
+		w.openTill = wallNow().Add(un.RetryAfter)
+	case failed && (errors.Is(un.Cause, errEndpointDown) || un == errClosing):
+		// Not this connection's failure: the lane refuses the next one itself.
 	case failed:
 		w.failures++
-		w.cause = un.Cause
-		w.retryAt = time.Now().Add(max(un.RetryAfter, backOff(w.failures)))
-		un.RetryAfter = clampRetry(time.Until(w.retryAt))
+		w.cause, w.failedAt = un.Cause, wallNow()
+		w.retryAt = w.failedAt.Add(max(un.RetryAfter, backOff(w.failures)))
+		un.RetryAfter = clampRetry(w.retryAt.Sub(w.failedAt))
 	default:
 		w.failures, w.retryAt, w.openTill, w.cause = 0, time.Time{}, time.Time{}, nil
 		if w.forcedAt.IsZero() {
@@ -188,10 +217,10 @@ func unavailable(after time.Duration, cause error) *tokenstore.UnavailableError 
 }
 
 // maxBackOff is the longest back-off, before jitter.
-const maxBackOff = time.Minute
+const maxBackOff = 45 * time.Second
 
 // backOff returns how long to wait after the nth failure in a row: one second,
-// doubled each time up to a minute, give or take a fifth.
+// doubled each time up to maxBackOff, give or take a fifth.
 func backOff(failures int) time.Duration {
 	d := time.Second << min(max(failures-1, 0), 6)
 	d = min(d, maxBackOff)

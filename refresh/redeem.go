@@ -51,16 +51,9 @@ func (r *Refresher) redeem(ctx context.Context, f *flight, id string, seen uint6
 	if err := mayPresent(&c, why); err != nil {
 		return nil, err
 	}
-	c, err = r.writeIntent(ctx, &c)
+	answer, err := r.ask(ctx, p, &c, why)
 	if err != nil {
 		return nil, err
-	}
-	_ = failpoint.Hit("refresh.before_send")
-	reqCtx, cancel := context.WithDeadline(ctx, c.Intent.Deadline)
-	answer, err := p.Refresh(reqCtx, c.Token)
-	cancel()
-	if err != nil {
-		return nil, r.noAnswer(ctx, p, &c, err)
 	}
 	_ = failpoint.Hit("refresh.before_persist")
 	c, err = r.keepAnswer(ctx, f, p, &c, answer)
@@ -69,6 +62,32 @@ func (r *Refresher) redeem(ctx context.Context, f *flight, id string, seen uint6
 	}
 	_ = failpoint.Hit("refresh.after_persist")
 	return r.finish(ctx, p, &c, why)
+}
+
+// ask sends c's refresh token when its turn has come, and returns what came
+// back. c becomes the record with the intent in it.
+func (r *Refresher) ask(ctx context.Context, p Provider, c *tokenstore.Connection, why reason) (tokenstore.Answer, error) {
+	l := r.lane(c.Integration, p)
+	if err := l.enter(ctx, why); err != nil {
+		return tokenstore.Answer{}, err
+	}
+	defer l.leave()
+	reqCtx, cancel := context.WithTimeout(ctx, requestLimit)
+	defer cancel()
+	next, err := r.writeIntent(ctx, c)
+	if err != nil {
+		return tokenstore.Answer{}, err
+	}
+	*c = next
+	_ = failpoint.Hit("refresh.before_send")
+	answer, err := p.Refresh(reqCtx, c.Token)
+	if err == nil {
+		return answer, nil
+	}
+	if ctx.Err() == nil { // else it was cut short here
+		l.report(c.ID, err)
+	}
+	return answer, r.noAnswer(ctx, p, c, err)
 }
 
 // hasMoved reports whether err says that the connection changed under a
@@ -95,7 +114,7 @@ func (r *Refresher) moved(ctx context.Context, id string, seen uint64, err error
 
 // withoutRefreshToken decides what becomes of a token that nothing can renew.
 func (r *Refresher) withoutRefreshToken(ctx context.Context, c *tokenstore.Connection, why reason) (*tokenstore.Grant, error) {
-	over := !c.Token.ExpiresAt.IsZero() && !c.Token.ExpiryUnknown && !time.Now().Before(c.Token.ExpiresAt)
+	over := !c.Token.ExpiresAt.IsZero() && !c.Token.ExpiryUnknown && !wallNow().Before(c.Token.ExpiresAt)
 	refusedForGood := why.accessTokenDead() && c.StatusReason != ""
 	if !over && !refusedForGood {
 		return nil, tokenstore.ErrNotRenewed
@@ -133,7 +152,7 @@ func mayPresent(c *tokenstore.Connection, why reason) error {
 	if c.Intent == nil || c.Intent.Deadline.Equal(c.Intent.StartedAt.Add(requestLimit)) {
 		return nil
 	}
-	now := time.Now()
+	now := wallNow()
 	wait := c.Intent.Deadline.Sub(now)
 	if c.Intent.Deadline.IsZero() {
 		wait = maxRetryAfter
@@ -149,7 +168,7 @@ func mayPresent(c *tokenstore.Connection, why reason) error {
 // without an answer that is there already is a request whose outcome nobody
 // saw: this program ended in the middle, or could not write.
 func (r *Refresher) writeIntent(ctx context.Context, c *tokenstore.Connection) (tokenstore.Connection, error) {
-	now := time.Now().UTC()
+	now := wallNow()
 	next, err := r.note(ctx, c.ID, func(cur *tokenstore.Connection) error {
 		if !sameCredential(cur, c) || usable(cur.Status, cur.Disabled) != nil {
 			return errMoved
@@ -213,7 +232,7 @@ func (r *Refresher) settleIntent(ctx context.Context, p Provider, c *tokenstore.
 			cur.Intent = nil
 			return nil
 		}
-		in.Deadline = time.Now().UTC().Add(backOff(in.Unknown))
+		in.Deadline = wallNow().Add(backOff(in.Unknown))
 		if p.Grace() {
 			return nil
 		}
@@ -294,6 +313,7 @@ func (r *Refresher) finish(ctx context.Context, p Provider, c *tokenstore.Connec
 	// A refresh asks for the scopes that were granted, which may be fewer than
 	// the connection has asked for (RFC 6749 section 6).
 	next, err := p.Parse(*c.Intent.Answer, c.Token, c.Token.Scopes)
+	r.lane(c.Integration, p).report(c.ID, err)
 	if err == nil {
 		return r.commit(ctx, c, next)
 	}
@@ -306,11 +326,7 @@ func (r *Refresher) finish(ctx context.Context, p Provider, c *tokenstore.Connec
 	if moved := r.settleIntent(ctx, p, c, !readable); moved != nil {
 		err = moved
 	}
-	var after time.Duration
-	if readable {
-		after = refusal.RetryAfter
-	}
-	return nil, unavailable(after, err)
+	return nil, unavailable(askedWait(err), err)
 }
 
 // commit makes next the connection's token.
@@ -346,11 +362,14 @@ func (r *Refresher) commit(ctx context.Context, c *tokenstore.Connection, next t
 // access token that nobody has refused goes on serving until its end.
 func (r *Refresher) dead(ctx context.Context, c *tokenstore.Connection, why reason) error {
 	reason := tokenstore.ReasonInvalidGrant
-	if c.Intent.Unknown > 0 {
+	switch {
+	case c.Intent.Unknown > 0:
 		reason = tokenstore.ReasonRefreshInterrupted
+	case c.Token.Unproven:
+		reason = tokenstore.ReasonRestoredStale
 	}
 	t := &c.Token
-	serves := t.ExpiresAt.IsZero() || t.ExpiryUnknown || time.Now().Before(t.ExpiresAt)
+	serves := t.ExpiresAt.IsZero() || t.ExpiryUnknown || wallNow().Before(t.ExpiresAt)
 	if why.accessTokenDead() || !serves {
 		return r.expire(ctx, c, reason)
 	}

@@ -12,6 +12,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +35,9 @@ type Provider interface {
 	// Grace reports whether the provider takes a refresh token again shortly
 	// after it was redeemed.
 	Grace() bool
+	// Pace returns how many refreshes the provider takes at the same time, and
+	// the least time between the beginnings of two.
+	Pace() (concurrency int, interval time.Duration)
 }
 
 // Config says what a Refresher works with. All fields but CacheSize are
@@ -68,6 +73,7 @@ type Refresher struct {
 
 	mu      sync.Mutex
 	closing bool             // guarded by mu
+	lanes   map[string]*lane // guarded by mu :: integration → the way to its token endpoint
 	work    map[string]*work // guarded by mu :: connection ID → its renewal under way, or the last one's failure
 	tidyAt  int              // guarded by mu :: how much work has to be there for the next tidying
 }
@@ -77,7 +83,7 @@ func New(cfg Config) *Refresher {
 	if cfg.CacheSize <= 0 {
 		cfg.CacheSize = defaultCacheSize
 	}
-	r := &Refresher{cfg: cfg, cache: newCache(cfg.CacheSize), work: map[string]*work{}}
+	r := &Refresher{cfg: cfg, cache: newCache(cfg.CacheSize), work: map[string]*work{}, lanes: map[string]*lane{}}
 	r.store = watched{Store: cfg.Store, cache: r.cache}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	return r
@@ -90,7 +96,7 @@ func (r *Refresher) Store() tokenstore.Store { return r.store }
 // Find returns the connection with this ID as it is now. It returns an error
 // that wraps tokenstore.ErrNotFound, ErrCorrupt or ErrUnavailable.
 func (r *Refresher) Find(ctx context.Context, id string) (*tokenstore.Grant, error) {
-	if g := r.cache.use(id, time.Now()); g != nil {
+	if g := r.cache.use(id, wallNow()); g != nil {
 		return g, nil
 	}
 	seen := r.cache.epoch(id)
@@ -116,8 +122,8 @@ func (r *Refresher) LastUsed(id string) time.Time { return r.cache.lastUsed(id) 
 // Errors: tokenstore.ErrReconnect, ErrNotActive, *UnavailableError, the
 // store's own, ctx's.
 func (r *Refresher) Token(ctx context.Context, g *tokenstore.Grant) (*tokenstore.Grant, error) {
-	now := time.Now()
-	soft := g.Token.SoftAt()
+	now := ageNow(g)
+	soft := softAt(g, now)
 	if soft.IsZero() || now.Before(soft) {
 		return g, nil
 	}
@@ -128,13 +134,13 @@ func (r *Refresher) Token(ctx context.Context, g *tokenstore.Grant) (*tokenstore
 		r.renewBehind(g)
 		return g, nil
 	}
-	next, err := r.renew(ctx, g.ConnectionID, g.Token.Generation, dueRenewal)
+	next, err := r.renew(ctx, g, g.Token.Generation, dueRenewal)
 	if err == nil {
 		return next, nil
 	}
 	// Inside the hard margin the old token may still have seconds to live: a
 	// failed renewal fails no request before they are over.
-	if ctx.Err() == nil && time.Now().Before(g.Token.ExpiresAt) {
+	if ctx.Err() == nil && ageNow(g).Before(g.Token.ExpiresAt) {
 		if cur, ferr := r.Find(ctx, g.ConnectionID); ferr == nil && usable(cur.Status, cur.Disabled) == nil {
 			return g, nil
 		}
@@ -158,19 +164,20 @@ func (r *Refresher) Renew(ctx context.Context, id string, refused uint64) (*toke
 		return r.Token(ctx, g) // it may be old by now: a call can take longer than a token lives
 	}
 	why := forcedRenewal
-	soft := g.Token.SoftAt()
-	due := !soft.IsZero() && !time.Now().Before(soft)
+	now := ageNow(g)
+	soft := softAt(g, now)
+	due := !soft.IsZero() && !now.Before(soft)
 	if lost := !g.Renewable && g.StatusReason != ""; due || lost {
 		why = refusedRenewal // it was due anyway, or the provider won't be asked
 	}
-	next, err := r.renew(ctx, id, refused, why)
+	next, err := r.renew(ctx, g, refused, why)
 	if !errors.Is(err, tokenstore.ErrReconnect) {
 		return next, err
 	}
 	// It may have been a renewal under way that knew nothing of the refusal,
 	// and left the access token to serve to its end. This is its end.
 	if cur, ferr := r.Find(ctx, id); ferr == nil && usable(cur.Status, cur.Disabled) == nil {
-		return r.renew(ctx, id, refused, refusedRenewal)
+		return r.renew(ctx, cur, refused, refusedRenewal)
 	}
 	return nil, err
 }
@@ -184,56 +191,8 @@ func (r *Refresher) Refresh(ctx context.Context, id string) error {
 	if err := usable(g.Status, g.Disabled); err != nil {
 		return err
 	}
-	_, err = r.renew(ctx, id, g.Token.Generation, askedRenewal)
+	_, err = r.renew(ctx, g, g.Token.Generation, askedRenewal)
 	return err
-}
-
-// Resolve looks after a connection whose refresh has an unknown outcome, once
-// its time has come.
-func (r *Refresher) Resolve(ctx context.Context, id string) {
-	c, err := r.store.Connection(ctx, id)
-	if err != nil || c.Intent == nil {
-		return
-	}
-	f, err := r.join(id, c.Token.Generation, dueRenewal)
-	if err != nil {
-		return // the last try was too short a time ago, and said what it met
-	}
-	_, err = f.wait(ctx)
-	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, tokenstore.ErrNotActive) {
-		r.cfg.Logger.Warn("interrupted refresh not resolved yet",
-			zap.String("connection_id", id), zap.String("integration", c.Integration), zap.Error(err))
-	}
-}
-
-// recoverAtOnce bounds the renewals that a start brings at the same time.
-const recoverAtOnce = 16
-
-// Recover finishes what the last run left open, before the first request asks
-// for it: answers that were kept and not read, refreshes whose outcome nobody
-// saw. It returns when all were tried once, or ctx ends.
-func (r *Refresher) Recover(ctx context.Context) error {
-	farFuture := time.Now().AddDate(100, 0, 0)
-	ids, err := r.store.DueConnections(ctx, farFuture)
-	if err != nil {
-		return fmt.Errorf("refresh: looking for interrupted refreshes: %w", err)
-	}
-	slots := make(chan struct{}, recoverAtOnce)
-	var wg sync.WaitGroup
-	for _, id := range ids {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			wg.Wait()
-			return ctx.Err()
-		}
-		wg.Go(func() {
-			r.Resolve(ctx, id)
-			<-slots
-		})
-	}
-	wg.Wait()
-	return nil
 }
 
 // Close lets no new renewal begin and waits for those under way. When ctx
@@ -242,7 +201,11 @@ func (r *Refresher) Recover(ctx context.Context) error {
 func (r *Refresher) Close(ctx context.Context) error {
 	r.mu.Lock()
 	r.closing = true
+	lanes := slices.Collect(maps.Values(r.lanes))
 	r.mu.Unlock()
+	for _, l := range lanes {
+		l.close()
+	}
 	done := make(chan struct{})
 	go func() {
 		r.flights.Wait()

@@ -277,6 +277,7 @@ func TestCloseWaitsForRefreshes(t *testing.T) {
 		r.prov.delay = 5 * time.Second
 		time.Sleep(tokenLife - time.Minute)
 		r.wantToken("at-0") // starts one behind
+		synctest.Wait()
 		if err := r.Close(t.Context()); err != nil {
 			t.Errorf("Close() = %v", err)
 		}
@@ -289,6 +290,7 @@ func TestCloseWaitsForRefreshes(t *testing.T) {
 		r.prov.delay = 15 * time.Second
 		time.Sleep(tokenLife - time.Minute)
 		r.wantToken("at-0")
+		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := r.Close(ctx); err == nil {

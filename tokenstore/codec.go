@@ -17,6 +17,16 @@ type Codec interface {
 	// SealBytes and OpenBytes do the same for an engine's own secrets.
 	SealBytes(plain, ad []byte) ([]byte, error)
 	OpenBytes(sealed, ad []byte) ([]byte, error)
+	// Reseal opens what one of the keys sealed and seals it with the primary
+	// key, whatever it is.
+	Reseal(sealed, ad []byte) ([]byte, error)
+	// Keys returns the IDs of the keys that open. The first is the primary
+	// key's, which seals.
+	Keys() []uint32
+	// KeyOf returns the ID of the key by which sealed bytes were sealed, as they
+	// say of themselves: nothing is opened for it. ok is false if they say
+	// nothing.
+	KeyOf(sealed []byte) (id uint32, ok bool)
 }
 
 // Kind says what a sealed record is.
@@ -27,6 +37,7 @@ const (
 	KindConnection Kind = "connection"
 	KindFlow       Kind = "flow"
 	KindIdentity   Kind = "identity" // of the store itself: proves that the keyset is the right one
+	KindBackup     Kind = "backup"   // the end of a backup: proves that it is whole and as it was written
 )
 
 // AssociatedData returns the associated data under which every engine seals a

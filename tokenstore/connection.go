@@ -3,7 +3,9 @@ package tokenstore
 import (
 	"crypto/rand"
 	"errors"
+	"hash/fnv"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -179,7 +181,8 @@ func (c *Connection) ReturnTo(registered []string) string {
 
 // Due returns when the store's keeper has to look at this connection, or the
 // zero time if never: an INITIATED one that nobody finishes, a credential that
-// nobody completes, a refresh whose outcome is not known.
+// nobody completes, a refresh whose outcome is not known, a refresh token that
+// would die unused. A refresh of a disabled connection waits until it is enabled.
 func (c *Connection) Due() time.Time {
 	var due time.Time
 	earlier := func(t time.Time) {
@@ -193,10 +196,35 @@ func (c *Connection) Due() time.Time {
 	if c.Status == StatusInitiated && c.Staged == nil {
 		earlier(c.InitiatedUntil)
 	}
-	if c.Intent != nil {
+	if c.Intent != nil && !c.Disabled {
 		earlier(c.Intent.Deadline)
 	}
+	earlier(c.KeepAliveAt())
 	return due
+}
+
+// minKeepAlive is the least life of a refresh token that is kept alive: the
+// life that is left after each renewal shrinks where renewing prolongs nothing.
+const minKeepAlive = time.Minute
+
+// KeepAliveAt returns when the refresh token of a connection that nobody uses
+// should be renewed before it dies, or the zero time if never: between seven
+// and nine tenths of its life, another time for each connection.
+func (c *Connection) KeepAliveAt() time.Time {
+	t := &c.Token
+	life := t.RefreshExpiresAt.Sub(t.IssuedAt)
+	if c.Status != StatusActive || c.Disabled || t.RefreshToken.IsZero() || t.RefreshExpiresAt.IsZero() || life < minKeepAlive {
+		return time.Time{}
+	}
+	return t.IssuedAt.Add(time.Duration((0.7 + 0.2*Share(c.ID)) * float64(life)))
+}
+
+// Share returns a number from 0 to 1 that is always the same for an ID, and
+// spreads IDs evenly: what is done for many at once is done at other times for each.
+func Share(id string) float64 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(id)) // never fails
+	return float64(h.Sum32()) / float64(math.MaxUint32)
 }
 
 // Stage keeps a credential until the app completes it. The live credential,

@@ -17,6 +17,11 @@ type Grant struct {
 	Disabled     bool
 	Token        Token
 	Renewable    bool // there is a refresh token to renew it with
+
+	// When the snapshot was taken, by the monotonic clock (SeenAt) and by the
+	// wall clock (SeenWall): a token ages, whatever the wall clock does.
+	SeenAt   time.Time
+	SeenWall time.Time
 }
 
 // Errors of getting a token that a provider still takes.
@@ -81,3 +86,19 @@ type RefusalError struct {
 func (e *RefusalError) Error() string {
 	return fmt.Sprintf("token endpoint refused: %s (HTTP %d)", e.Code, e.Status)
 }
+
+// UnreadableError is a token endpoint's answer that tells nothing about the
+// token: a 5xx, or a success that can't be read. It is an ErrOutcomeUnknown.
+type UnreadableError struct {
+	Status     int           // HTTP status
+	Why        string        // holds nothing of the answer
+	RetryAfter time.Duration // what the provider asked for, zero if nothing
+}
+
+// Error implements error.
+func (e *UnreadableError) Error() string {
+	return fmt.Sprintf("%v: HTTP %d, %s", ErrOutcomeUnknown, e.Status, e.Why)
+}
+
+// Unwrap returns ErrOutcomeUnknown.
+func (e *UnreadableError) Unwrap() error { return ErrOutcomeUnknown }

@@ -27,7 +27,7 @@ var allowed = map[string][]string{
 	"tokenstore/storetest":   {"secret", "tokenstore"},
 	"seal":                   {"secret", "tokenstore"},
 	"guard":                  {"secret"},
-	"provider":               {"secret", "tokenstore"},
+	"provider":               {"internal/failpoint", "secret", "tokenstore"},
 	"refresh":                {"internal/failpoint", "secret", "tokenstore"},
 	"connect":                {"guard", "internal/failpoint", "secret", "tokenstore"},
 	"proxy":                  {"guard", "secret", "tokenstore"},
