@@ -19,8 +19,9 @@ func wallNow() time.Time { return time.Now().Add(failpoint.Clock()).UTC() }
 // expired token does not come back to life. A clock that is put forward makes
 // tokens look older than they are, and costs each a refresh.
 func ageNow(g *tokenstore.Grant) time.Time {
-	wall := wallNow().Round(0)
-	if aged := g.SeenWall.Add(time.Since(g.SeenAt)); aged.After(wall) {
+	now := time.Now()
+	wall := now.Add(failpoint.Clock()).Round(0)
+	if aged := g.SeenWall.Add(now.Sub(g.SeenAt)); aged.After(wall) {
 		return aged
 	}
 	return wall

@@ -36,7 +36,6 @@ func (w reason) accessTokenDead() bool { return w == refusedRenewal || w == forc
 type work struct {
 	flight   *flight   // nil if none is under way
 	failures int       // in a row
-	failedAt time.Time // when the last one did
 	retryAt  time.Time // nobody tries before
 	cause    error     // of the last failure
 	openTill time.Time // no due renewal before: an outcome is open
@@ -102,7 +101,7 @@ var errClosing = &tokenstore.UnavailableError{RetryAfter: minRetryAfter, Cause: 
 // endpoint is down, ErrNotRenewed for the second forced renewal within
 // forcedPause, and errBusy to one that nobody waits for.
 func (r *Refresher) join(g *tokenstore.Grant, seen uint64, why reason) (*flight, error) {
-	var l *lane
+	var l *lane // none without a provider: the flight says so
 	if p, ok := r.cfg.Provider(g.Integration); ok {
 		l = r.lane(g.Integration, p)
 	}
@@ -123,7 +122,7 @@ func (r *Refresher) join(g *tokenstore.Grant, seen uint64, why reason) (*flight,
 	if w == nil {
 		w = &work{}
 	}
-	if err := w.refuses(why, l); err != nil {
+	if err := w.refuses(why); err != nil {
 		return nil, err
 	}
 	r.tidy(wallNow())
@@ -134,12 +133,10 @@ func (r *Refresher) join(g *tokenstore.Grant, seen uint64, why reason) (*flight,
 	return f, nil
 }
 
-// refuses returns why the connection must not be renewed now, or nil. That its
-// last renewal failed no longer counts once the endpoint, which was down, is
-// back.
-func (w *work) refuses(why reason, l *lane) error {
+// refuses returns why the connection must not be renewed now, or nil.
+func (w *work) refuses(why reason) error {
 	now := wallNow()
-	if why != askedRenewal && now.Before(w.retryAt) && (l == nil || !l.backSince(w.failedAt)) {
+	if why != askedRenewal && now.Before(w.retryAt) {
 		return unavailable(w.retryAt.Sub(now), w.cause)
 	}
 	if (why == dueRenewal || why == aheadRenewal) && now.Before(w.openTill) {
@@ -172,9 +169,9 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 		// Not this connection's failure: the lane refuses the next one itself.
 	case failed:
 		w.failures++
-		w.cause, w.failedAt = un.Cause, wallNow()
-		w.retryAt = w.failedAt.Add(max(un.RetryAfter, backOff(w.failures)))
-		un.RetryAfter = clampRetry(w.retryAt.Sub(w.failedAt))
+		w.cause = un.Cause
+		w.retryAt = wallNow().Add(max(un.RetryAfter, backOff(w.failures)))
+		un.RetryAfter = clampRetry(w.retryAt.Sub(wallNow()))
 	default:
 		w.failures, w.retryAt, w.openTill, w.cause = 0, time.Time{}, time.Time{}, nil
 		if w.forcedAt.IsZero() {

@@ -219,7 +219,6 @@ func (l *lane) close() {
 func (l *lane) up() {
 	if l.down {
 		l.logger.Info("token endpoint works again", zap.String("integration", l.integration))
-		l.backAt = wallNow()
 	}
 	l.down, l.probing, l.tries, l.cause = false, false, 0, nil
 	clear(l.failed)
@@ -231,13 +230,6 @@ func (l *lane) turnAway(err error) {
 		t.begin <- err
 	}
 	l.urgent, l.ahead = nil, nil
-}
-
-// backSince reports whether the endpoint was down at t, or later, and is back.
-func (l *lane) backSince(t time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.backAt.After(t)
 }
 
 // askedWait returns what a provider's answer asked to wait, zero if nothing.
