@@ -217,3 +217,49 @@ func TestLateAnswerOfAnotherCredential(t *testing.T) {
 		}
 	})
 }
+
+// What a renewal brings for a connection that was revoked or deleted meanwhile
+// is not forgotten: whoever revoked it can revoke that, too.
+func TestLateToken(t *testing.T) {
+	for name, end := range map[string]func(*rig) error{
+		"revoked": func(r *rig) error {
+			_, err := r.Store().UpdateConnection(context.Background(), r.id, func(c *tokenstore.Connection) error { c.Revoke(); return nil })
+			return err
+		},
+		"deleted": func(r *rig) error {
+			_, err := r.Store().DeleteConnection(context.Background(), r.id)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				if r.Late(r.id) != nil {
+					t.Error("Late() with nothing under way")
+				}
+				r.prov.delay = 5 * time.Second
+				go func() { _ = r.Refresh(t.Context(), r.id) }()
+				synctest.Wait()
+				late := r.Late(r.id)
+				if err := end(r); err != nil {
+					t.Fatal(err)
+				}
+				tok, came := late(t.Context())
+				if !came || tok.RefreshToken.Reveal() != "rt-new-1" {
+					t.Errorf("late token = %v, %s; want the one that the refresh brought", came, tok.RefreshToken.Reveal())
+				}
+				synctest.Wait()
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) { // one that comes in time is not late
+		r := newRig(t)
+		r.prov.delay = 5 * time.Second
+		go func() { _ = r.Refresh(t.Context(), r.id) }()
+		synctest.Wait()
+		if _, came := r.Late(r.id)(t.Context()); came {
+			t.Error("a token that was stored is late")
+		}
+		synctest.Wait()
+	})
+}

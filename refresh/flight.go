@@ -50,6 +50,9 @@ type flight struct {
 	landed bool              // the flight's own goroutine's
 	grant  *tokenstore.Grant // after done
 	err    error             // after done
+
+	over chan struct{}     // closed when nothing of it is under way any more
+	late *tokenstore.Token // after over: what came for a connection that had been revoked, deleted or reconnected
 }
 
 // land tells those who wait. The first outcome stands.
@@ -96,6 +99,31 @@ func (f *flight) wait(ctx context.Context) (*tokenstore.Grant, error) {
 // errClosing refuses renewals at the program's end.
 var errClosing = &tokenstore.UnavailableError{RetryAfter: minRetryAfter, Cause: errors.New("shutting down")}
 
+// Late returns how to wait for the renewal of a connection that is under way, or
+// nil if none is. To be asked before the connection is revoked or deleted: the
+// token that comes too late for it, if one does, is in nobody's hands, and is to
+// be revoked, too.
+func (r *Refresher) Late(id string) func(ctx context.Context) (tokenstore.Token, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := r.work[id]
+	if w == nil || w.flight == nil {
+		return nil
+	}
+	f := w.flight
+	return func(ctx context.Context) (tokenstore.Token, bool) {
+		select {
+		case <-f.over:
+		case <-ctx.Done():
+			return tokenstore.Token{}, false
+		}
+		if f.late == nil {
+			return tokenstore.Token{}, false
+		}
+		return *f.late, true
+	}
+}
+
 // join returns the flight under way, or starts one. It returns an
 // *UnavailableError while a failure is too fresh to try again or the token
 // endpoint is down, ErrNotRenewed for the second forced renewal within
@@ -127,7 +155,7 @@ func (r *Refresher) join(g *tokenstore.Grant, seen uint64, why reason) (*flight,
 	}
 	r.tidy(wallNow())
 	r.work[g.ConnectionID] = w
-	f := &flight{done: make(chan struct{})}
+	f := &flight{done: make(chan struct{}), over: make(chan struct{})}
 	w.flight = f
 	r.flights.Go(func() { r.fly(f, g.ConnectionID, seen, why) })
 	return f, nil
@@ -153,6 +181,7 @@ func (w *work) refuses(why reason) error {
 
 // fly runs one renewal and leaves behind what the next one has to know.
 func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
+	defer close(f.over)
 	grant, err := r.redeem(r.ctx, f, id, seen, why)
 	if hasMoved(err) {
 		grant, err = r.moved(r.ctx, id, seen, err)
@@ -170,7 +199,11 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 	case failed:
 		w.failures++
 		w.cause = un.Cause
-		w.retryAt = wallNow().Add(max(un.RetryAfter, backOff(w.failures)))
+		wait := max(un.RetryAfter, backOff(w.failures))
+		if storeFailed(un.Cause) {
+			wait = min(wait, maxStorePause)
+		}
+		w.retryAt = wallNow().Add(wait)
 		un.RetryAfter = clampRetry(w.retryAt.Sub(wallNow()))
 	default:
 		w.failures, w.retryAt, w.openTill, w.cause = 0, time.Time{}, time.Time{}, nil
@@ -215,6 +248,14 @@ func unavailable(after time.Duration, cause error) *tokenstore.UnavailableError 
 
 // maxBackOff is the longest back-off, before jitter.
 const maxBackOff = 45 * time.Second
+
+// maxStorePause is the longest wait before the store is tried again, which
+// costs nobody anything: soon after it can write again, all is written.
+const maxStorePause = 4 * time.Second
+
+func storeFailed(err error) bool {
+	return errors.Is(err, tokenstore.ErrUnavailable) || errors.Is(err, tokenstore.ErrFull)
+}
 
 // backOff returns how long to wait after the nth failure in a row: one second,
 // doubled each time up to maxBackOff, give or take a fifth.

@@ -379,3 +379,47 @@ func TestRetryAfter(t *testing.T) {
 		})
 	}
 }
+
+// F014, F017: the store can write no more while fifty refreshes are under way.
+// The new tokens serve, nothing is sent twice, and soon after the store can
+// write again all is written.
+func TestStoreThatCannotWrite(t *testing.T) {
+	for name, cause := range map[string]error{"full": tokenstore.ErrFull, "out": tokenstore.ErrUnavailable} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				end := newEndpoint()
+				end.concurrency, end.interval, end.delay = 50, 0, time.Second
+				f := newFleet(t, 50, -time.Minute, end)
+				for _, id := range f.ids {
+					go func() { _ = f.call(id) }()
+				}
+				time.Sleep(end.delay / 2)
+				f.store.FailWrites(cause)
+				time.Sleep(end.delay)
+				for range 300 {
+					for _, id := range f.ids {
+						if err := f.call(id); err != nil {
+							t.Fatalf("call: %v", err)
+						}
+					}
+					f.tick()
+					time.Sleep(2 * time.Second)
+				}
+				if f.Unsaved() != len(f.ids) {
+					t.Errorf("%d answers are in memory only, want %d", f.Unsaved(), len(f.ids))
+				}
+				f.store.FailWrites(nil)
+				time.Sleep(10 * time.Second)
+				for i, id := range f.ids {
+					c, err := f.store.Connection(t.Context(), id)
+					if err != nil || c.Token.RefreshToken.Reveal() != fmt.Sprintf("rt-%d+", i) || c.Intent != nil {
+						t.Fatalf("connection %d ten seconds after: %s, %v", i, c.Token.RefreshToken.Reveal(), err)
+					}
+				}
+				if f.Unsaved() != 0 || len(end.begun) != len(f.ids) || end.reused > 0 {
+					t.Errorf("%d unsaved, %d requests, %d reuses", f.Unsaved(), len(end.begun), end.reused)
+				}
+			})
+		})
+	}
+}

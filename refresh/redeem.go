@@ -43,7 +43,7 @@ func (r *Refresher) redeem(ctx context.Context, f *flight, id string, seen uint6
 		return nil, fmt.Errorf("refresh: integration %q is not configured: %w", c.Integration, tokenstore.ErrNotActive)
 	}
 	if c.Intent != nil && c.Intent.Answer != nil {
-		return r.finish(ctx, p, &c, why) // an answer that was kept and not read
+		return r.finish(ctx, f, p, &c, why) // an answer that was kept and not read
 	}
 	if c.Token.RefreshToken.IsZero() {
 		return r.withoutRefreshToken(ctx, &c, why)
@@ -61,7 +61,7 @@ func (r *Refresher) redeem(ctx context.Context, f *flight, id string, seen uint6
 		return nil, err
 	}
 	_ = failpoint.Hit("refresh.after_persist")
-	return r.finish(ctx, p, &c, why)
+	return r.finish(ctx, f, p, &c, why)
 }
 
 // ask sends c's refresh token when its turn has come, and returns what came
@@ -281,6 +281,9 @@ func (r *Refresher) keepAnswer(ctx context.Context, f *flight, p Provider, c *to
 			if failures > 1 {
 				r.unsaved.Add(-1)
 			}
+			if t, perr := p.Parse(a, c.Token, c.Token.Scopes); perr == nil {
+				f.late = &t
+			}
 			return next, unavailable(0, err)
 		case failures == 1:
 			r.unsaved.Add(1)
@@ -289,7 +292,7 @@ func (r *Refresher) keepAnswer(ctx context.Context, f *flight, p Provider, c *to
 		r.cfg.Logger.Error("token answer not stored, trying again",
 			zap.String("connection_id", c.ID), zap.Int("attempt", failures), zap.Error(err))
 		select {
-		case <-time.After(backOff(failures)):
+		case <-time.After(min(backOff(failures), maxStorePause)):
 		case <-ctx.Done():
 			return next, fmt.Errorf("refresh: storing token answer: %w", err)
 		}
@@ -309,13 +312,13 @@ func (r *Refresher) unstored(p Provider, c *tokenstore.Connection, a tokenstore.
 }
 
 // finish reads the answer that c's intent holds and makes what it says true.
-func (r *Refresher) finish(ctx context.Context, p Provider, c *tokenstore.Connection, why reason) (*tokenstore.Grant, error) {
+func (r *Refresher) finish(ctx context.Context, f *flight, p Provider, c *tokenstore.Connection, why reason) (*tokenstore.Grant, error) {
 	// A refresh asks for the scopes that were granted, which may be fewer than
 	// the connection has asked for (RFC 6749 section 6).
 	next, err := p.Parse(*c.Intent.Answer, c.Token, c.Token.Scopes)
 	r.lane(c.Integration, p).report(c.ID, err)
 	if err == nil {
-		return r.commit(ctx, c, next)
+		return r.commit(ctx, f, c, next)
 	}
 	refusal, readable := errors.AsType[*tokenstore.RefusalError](err)
 	if readable && refusal.Kind == tokenstore.RefusedGrant {
@@ -330,7 +333,7 @@ func (r *Refresher) finish(ctx context.Context, p Provider, c *tokenstore.Connec
 }
 
 // commit makes next the connection's token.
-func (r *Refresher) commit(ctx context.Context, c *tokenstore.Connection, next tokenstore.Token) (*tokenstore.Grant, error) {
+func (r *Refresher) commit(ctx context.Context, f *flight, c *tokenstore.Connection, next tokenstore.Token) (*tokenstore.Grant, error) {
 	rotated := !next.RefreshToken.Equal(c.Token.RefreshToken)
 	stored, err := r.store.UpdateConnection(ctx, c.ID, func(cur *tokenstore.Connection) error {
 		if !redeeming(cur, c) {
@@ -345,6 +348,9 @@ func (r *Refresher) commit(ctx context.Context, c *tokenstore.Connection, next t
 		}
 		return nil
 	})
+	if hasMoved(err) {
+		f.late = &next
+	}
 	if err != nil {
 		// The answer is in the store: the next flight reads it again.
 		return nil, unavailable(0, fmt.Errorf("storing token: %w", err))
