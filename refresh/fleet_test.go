@@ -68,10 +68,10 @@ func (e *endpoint) Refresh(_ context.Context, t tokenstore.Token) (tokenstore.An
 func (e *endpoint) Parse(a tokenstore.Answer, _ tokenstore.Token, _ []string) (tokenstore.Token, error) {
 	var wait int
 	_, _ = fmt.Sscan(a.Body.Reveal(), &wait)
-	switch {
-	case a.Status == 429:
+	switch a.Status {
+	case 429:
 		return tokenstore.Token{}, &tokenstore.RefusalError{Status: 429, Code: "too_many_requests", RetryAfter: time.Duration(wait)}
-	case a.Status == 401:
+	case 401:
 		return tokenstore.Token{}, &tokenstore.RefusalError{Kind: tokenstore.RefusedClient, Status: 401, Code: "invalid_client"}
 	}
 	next := a.Body.Reveal() + "+"

@@ -60,7 +60,6 @@ type lane struct {
 	tries   int       // in a row that found it down
 	retryAt time.Time // while down: the next try
 	cause   error     // while down: why
-	backAt  time.Time // when it was last found to be back
 	closed  bool      // nobody begins any more
 }
 
