@@ -27,7 +27,10 @@ const (
 
 // Keyset seals with its primary key and opens with any of its keys. It is safe
 // for concurrent use.
-type Keyset struct{ aead tink.AEAD }
+type Keyset struct {
+	aead tink.AEAD
+	keys []uint32 // IDs of the keys that open; the first is the primary's
+}
 
 var _ tokenstore.Codec = (*Keyset)(nil)
 
@@ -38,11 +41,7 @@ func Generate() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seal: making a key: %w", err)
 	}
-	var out bytes.Buffer
-	if err := insecurecleartextkeyset.Write(handle, keyset.NewJSONWriter(&out)); err != nil {
-		return nil, fmt.Errorf("seal: writing the keyset: %w", err)
-	}
-	return append(out.Bytes(), '\n'), nil
+	return writeKeyset(handle)
 }
 
 // Parse reads a keyset, as Generate or Tink's own tools write it. Its errors
@@ -55,16 +54,15 @@ func Parse(keysetJSON []byte) (*Keyset, error) {
 	if !json.Valid(keysetJSON) {
 		return nil, errors.New("seal: keyset is not JSON")
 	}
-	read := func() *keyset.JSONReader { return keyset.NewJSONReader(bytes.NewReader(keysetJSON)) }
 	// Tink's own errors are dropped: those of its JSON parser quote the input.
-	ks, err := read().Read()
+	ks, err := readKeyset(keysetJSON).Read()
 	if err != nil || len(ks.GetKey()) == 0 {
 		return nil, errors.New("seal: keyset is JSON, but not a Tink keyset in clear text")
 	}
 	if !hasPrimary(ks) {
 		return nil, errors.New("seal: keyset has no enabled primary key")
 	}
-	handle, err := insecurecleartextkeyset.Read(read())
+	handle, err := insecurecleartextkeyset.Read(readKeyset(keysetJSON))
 	if err != nil {
 		return nil, errors.New("seal: keyset has a key that can't be read")
 	}
@@ -72,7 +70,11 @@ func Parse(keysetJSON []byte) (*Keyset, error) {
 	if err != nil {
 		return nil, errors.New("seal: keyset has a key that is not for authenticated encryption (AEAD)")
 	}
-	return &Keyset{aead: primitive}, nil
+	ids, err := openingKeys(ks)
+	if err != nil {
+		return nil, err
+	}
+	return &Keyset{aead: primitive, keys: ids}, nil
 }
 
 func hasPrimary(ks *tinkpb.Keyset) bool {

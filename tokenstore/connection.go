@@ -97,6 +97,10 @@ type Connection struct {
 
 	// Revision counts the writes of this record. The store sets it.
 	Revision uint64
+	// Damaged is set in lists, and where it is deleted, for a connection whose
+	// record can't be opened: then only ID and CreatedAt are known. It is never
+	// stored.
+	Damaged bool
 }
 
 // Staged is a credential that a flow brought and the app has not completed.

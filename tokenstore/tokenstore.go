@@ -64,13 +64,15 @@ type Store interface {
 	// changed.
 	UpdateConnection(ctx context.Context, id string, change func(*Connection) error) (Connection, error)
 	// DeleteConnection removes the connection for good and returns what it
-	// was. It returns ErrNotFound if there is none.
+	// was. It returns ErrNotFound if there is none. One that can't be opened is
+	// removed too, and returned as Damaged.
 	DeleteConnection(ctx context.Context, id string) (Connection, error)
 	// ListConnections returns one page of the connections that f matches,
 	// oldest first, and the cursor of the next page, empty at the end. An empty
 	// cursor is the first page; limit is at least 1. A connection that is there
 	// while all pages are read is shown once, whatever comes and goes beside
-	// it. It costs the same however many connections there are.
+	// it. It costs the same however many connections there are. A connection
+	// whose record can't be opened is shown as Damaged.
 	ListConnections(ctx context.Context, f Filter, cursor string, limit int) (page []Connection, next string, err error)
 	// DueConnections returns the IDs of the connections whose Due is set and
 	// not after t, the most overdue first.

@@ -13,6 +13,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"go.uber.org/zap"
 
+	"github.com/lanyard-proxy/lanyard/internal/failpoint"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
@@ -33,15 +34,23 @@ type Config struct {
 
 // Store implements tokenstore.Store on Badger.
 type Store struct {
-	dir   string
-	db    *badger.DB
-	lock  *dirLock
-	id    identity
-	keys  keyMaker
-	codec tokenstore.Codec
+	dir    string
+	log    *zap.Logger
+	lock   *dirLock
+	keys   keyMaker
+	sealer sealer
+	damage damage
+	space  *space
+	hit    func(place string) error // failpoint.Hit, but in tests
 
-	reading sync.RWMutex // held by readers: Badger's Close unmaps what they read
-	closed  bool         // guarded by reading
+	reading   sync.RWMutex  // held by readers: Badger's Close unmaps what they read
+	closed    bool          // guarded by reading
+	gen       *generation   // guarded by reading, and changed by the committer
+	db        *badger.DB    // gen's; guarded by reading
+	abandoned []*generation // after failed writes; guarded by reading
+	failed    bool          // a write has failed, and gen is as it left it; the committer's
+
+	rekeying rekeying
 
 	jobs    chan *job     // to the committer
 	closing chan struct{} // closed by Close
@@ -61,7 +70,10 @@ var _ tokenstore.Store = (*Store)(nil)
 // that wraps tokenstore.ErrKeyMissing), that another process has the directory
 // (tokenstore.ErrUnavailable), or that the identity or Badger's files are missing
 // or of another store (ErrIncomplete).
-func Open(dir string, cfg Config) (*Store, error) {
+func Open(dir string, cfg Config) (*Store, error) { return openHooked(dir, cfg, failpoint.Hit) }
+
+// openHooked is Open with a function that is called at the failpoints.
+func openHooked(dir string, cfg Config, hit func(place string) error) (*Store, error) {
 	if cfg.Codec == nil {
 		return nil, errors.New("badgerstore: no codec to seal records with")
 	}
@@ -83,50 +95,57 @@ func Open(dir string, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("badgerstore: %w", err)
 	}
 	s := &Store{
-		dir: dir, lock: lock, codec: cfg.Codec,
+		dir: dir, log: cfg.Logger, lock: lock, space: newSpace(dir, cfg.Logger), hit: hit,
 		jobs:    make(chan *job, maxBatch),
 		closing: make(chan struct{}),
 		stopped: make(chan struct{}),
 	}
-	if err := s.open(cfg.Logger); err != nil {
+	if err := s.open(cfg.Codec); err != nil {
 		lock.release()
 		return nil, fmt.Errorf("badgerstore: %w", err)
 	}
 	s.wg.Go(s.commitJobs)
 	s.wg.Go(s.collectGarbage)
+	s.wg.Go(s.watchSpace)
+	s.wg.Go(s.openAll)
 	return s, nil
 }
 
-// open opens the database between the two halves of the identity check: what
-// can be known without Badger is checked before Badger may change a file.
-func (s *Store) open(log *zap.Logger) error {
-	id, indexKey, err := s.prepareIdentity()
+// open makes the store if there is none, and opens the next generation of it.
+func (s *Store) open(codec tokenstore.Codec) error {
+	id, err := s.prepareIdentity(codec)
 	if err != nil {
 		return err
 	}
-	s.id, s.keys = id, keyMaker{indexKey: indexKey}
+	if id.Creating {
+		if id, err = s.create(id, codec); err != nil {
+			return err
+		}
+	}
+	s.setSealing(codec, id)
+	g, err := s.advance()
+	s.use(g)
+	return err
+}
 
-	files := filepath.Join(s.dir, badgerDir)
-	if err := os.MkdirAll(files, 0o700); err != nil {
-		return fmt.Errorf("making Badger's directory: %w", err)
+// create makes a new store's first generation.
+func (s *Store) create(id identity, codec tokenstore.Codec) (identity, error) {
+	if err := s.space.toOpen(filepath.Join(s.dir, badgerDir)); err != nil {
+		return id, err
 	}
-	if err := os.Chmod(files, 0o700); err != nil { //nolint:gosec // a directory needs its x
-		return fmt.Errorf("closing Badger's directory to others: %w", err)
-	}
-	if err := removeEmptyFiles(files); err != nil {
-		return err
-	}
-	if s.db, err = badger.Open(options(files, log)); err != nil {
-		return fmt.Errorf("opening Badger in %s: %w: %w", files, tokenstore.ErrUnavailable, err)
-	}
-	err = s.confirmIdentity()
-	if err == nil {
-		err = restrictFiles(files)
-	}
+	id.Creating = false
+	id, err := build(s.dir, id, s.keys.indexKey, codec, func(func(entry, error) bool) {})
 	if err != nil {
-		return errors.Join(err, s.db.Close())
+		return id, err
 	}
-	return nil
+	return id, putInForce(s.dir, id, "")
+}
+
+// current returns the Badger that is open now.
+func (s *Store) current() *badger.DB {
+	s.reading.RLock()
+	defer s.reading.RUnlock()
+	return s.db
 }
 
 // Exists reports whether there is a store in dir, whole or damaged: then it has
@@ -150,8 +169,7 @@ func (s *Store) Close() error {
 		s.reading.Lock()
 		s.closed = true
 		s.reading.Unlock()
-		err = errors.Join(s.db.Close(), restrictFiles(filepath.Join(s.dir, badgerDir)))
-		s.lock.release()
+		err = s.closeFiles()
 	})
 	if err != nil {
 		return fmt.Errorf("badgerstore: closing: %w", err)
@@ -159,31 +177,26 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// removeEmptyFiles removes logs without a byte in them. Badger makes a log by
-// creating it and then giving it its size, and deletes one by taking its size
-// and then removing it: a process that is killed in between leaves an empty
-// file, which holds nothing and lets Badger's next Open fail ("Create a new
-// file").
-func removeEmptyFiles(dir string) error {
-	files, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("listing Badger's files: %w", err)
+// closeFiles closes Badger, the mark and the lock. Where there is no room for
+// what Badger writes then, or a write has failed, the files stay as kill -9
+// would leave them, which loses nothing.
+func (s *Store) closeFiles() error {
+	err := s.space.toClose(s.gen.files)
+	leave := s.failed || err != nil
+	if !leave {
+		err = errors.Join(s.db.Close(), restrictFiles(s.gen.files))
 	}
-	for _, f := range files {
-		if ext := filepath.Ext(f.Name()); ext != ".vlog" && ext != ".mem" {
-			continue
-		}
-		info, err := f.Info()
-		if err != nil {
-			return fmt.Errorf("looking at Badger's files: %w", err)
-		}
-		if info.Mode().IsRegular() && info.Size() == 0 {
-			if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
-				return fmt.Errorf("removing an empty file of Badger's: %w", err)
-			}
+	s.gen.mark.close()
+	if leave {
+		s.gen.log.muted.Store(true)
+		s.abandoned = append(s.abandoned, s.gen)
+		if left := s.gen.leave(); left != nil && !errors.Is(left, errReadOnlyFiles) {
+			// The lock ends with the process: nobody must open what may still change.
+			return errors.Join(err, fmt.Errorf("the directory stays locked: %w", left))
 		}
 	}
-	return nil
+	s.lock.release()
+	return err
 }
 
 // restrictFiles takes from others what Badger's 0644 gives them. It runs at
@@ -221,7 +234,7 @@ func (s *Store) collectGarbage() {
 			// badger.ErrNoRewrite, or one that the next round meets again.
 			var err error
 			for err == nil {
-				err = s.db.RunValueLogGC(0.5)
+				err = s.current().RunValueLogGC(0.5)
 			}
 		}
 	}

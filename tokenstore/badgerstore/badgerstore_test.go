@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func newKeys(t *testing.T) *seal.Keyset {
+func newKeys(t testing.TB) *seal.Keyset {
 	t.Helper()
 	text, err := seal.Generate()
 	if err != nil {

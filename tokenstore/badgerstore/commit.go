@@ -1,7 +1,9 @@
 package badgerstore
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -20,7 +22,10 @@ const entryOverhead = 64
 
 // job is one write that waits for the committer.
 type job struct {
-	run  func(w *write) error
+	run func(w *write) error
+	// new says that it makes a connection or a flow, for which there must be
+	// more room than for other writes.
+	new  bool
 	done chan error // gets the answer; buffered, since nobody waits after Close
 
 	// claimed is set by whoever comes first: the committer to run the job, or
@@ -51,10 +56,19 @@ func (w *write) remove(key []byte) { w.setEntry(badger.NewEntry(key, nil)) }
 // ends before the job's turn gives it up; after that the answer is waited for,
 // so that a caller always knows whether it wrote. A panic in run is the caller's.
 func (s *Store) write(ctx context.Context, run func(w *write) error) error {
+	return s.submit(ctx, &job{run: run, done: make(chan error, 1)})
+}
+
+// writeNew is write for what makes a connection or a flow, which is refused
+// while there is still room for the others.
+func (s *Store) writeNew(ctx context.Context, run func(w *write) error) error {
+	return s.submit(ctx, &job{run: run, new: true, done: make(chan error, 1)})
+}
+
+func (s *Store) submit(ctx context.Context, j *job) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	j := &job{run: run, done: make(chan error, 1)}
 	select {
 	case <-s.closing:
 		return errClosed
@@ -88,26 +102,42 @@ func (j *job) result(err error) error {
 // in one transaction: Badger syncs once for each transaction and one after the
 // other, so that this is what makes durable writes fast.
 type committer struct {
-	db      *badger.DB
-	txn     *badger.Txn
-	ran     []*job // of this transaction: they wait for the commit
-	entries int64  // in the transaction
-	bytes   int64  // in the transaction, rather over than under what Badger counts
-	broken  error  // why nothing can be written any more
+	*generation // that it writes to
+	hit         func(place string) error
+	space       *space
+	headKey     []byte
+	txn         *badger.Txn
+	next        head   // of the transaction
+	disk        disk   // when the transaction began
+	ran         []*job // of this transaction: they wait for the commit
+	entries     int64  // in the transaction
+	bytes       int64  // in the transaction, rather over than under what Badger counts
+	broken      error  // why nothing can be written until the store was reopened
 }
 
 // commitJobs is the committer's goroutine. Close ends it, after the jobs that
 // were queued before.
 func (s *Store) commitJobs() {
 	defer close(s.stopped)
-	c := &committer{db: s.db}
+	c := &committer{generation: s.gen, hit: s.hit, space: s.space, headKey: s.keys.headKey()}
+	var reopened chan *generation // nil unless the store is being reopened
 	for {
 		select {
 		case j := <-s.jobs:
 			c.add(j)
 			c.addWaiting(s.jobs)
+			if c.broken != nil && reopened == nil {
+				reopened, s.failed = make(chan *generation), true
+				go func() { reopened <- s.reopen(c.generation) }()
+			}
+		case g := <-reopened:
+			s.use(g)
+			c.generation, c.broken, reopened = s.gen, nil, nil
 		case <-s.closing:
 			c.addWaiting(s.jobs)
+			if reopened != nil {
+				s.use(<-reopened)
+			}
 			return
 		}
 	}
@@ -139,13 +169,24 @@ func (c *committer) add(j *job) {
 		return
 	}
 	if c.txn == nil {
-		c.txn = c.db.NewTransaction(true)
+		c.begin()
 	}
 	w := &write{txn: c.txn}
-	if j.err = j.try(w); j.err == nil {
+	if j.err = c.disk.refuseWrite(j.new); j.err == nil {
+		j.err = j.try(w)
+	}
+	if j.err == nil {
 		j.err = c.put(w)
 	}
 	c.ran = append(c.ran, j)
+}
+
+// begin begins a transaction. Badger may only be given what the disk has room
+// for.
+func (c *committer) begin() {
+	c.txn, c.disk, c.next = c.db.NewTransaction(true), c.space.lookForWrite(), c.head
+	c.next.seq = c.txn.ReadTs() + 1 // Badger counts, and nobody else writes
+	c.entries, c.bytes = 1, int64(len(keyHead)+headLen)+entryOverhead
 }
 
 // try runs the job in this goroutine, which must outlive a panic in it.
@@ -170,13 +211,18 @@ func (c *committer) put(w *write) error {
 		if c.broken != nil {
 			return c.broken
 		}
-		c.txn = c.db.NewTransaction(true)
+		c.begin()
+		if err := c.disk.refuseWrite(false); err != nil {
+			return err
+		}
 	}
 	for _, e := range w.entries {
-		var err error
-		if e.Value == nil {
+		err := c.count(e)
+		switch {
+		case err != nil:
+		case e.Value == nil:
 			err = c.txn.Delete(e.Key)
-		} else {
+		default:
 			err = c.txn.SetEntry(e)
 		}
 		if err != nil {
@@ -193,20 +239,96 @@ func (c *committer) put(w *write) error {
 	return nil
 }
 
-// commit writes the transaction, syncs it, and answers its jobs.
+// count changes the head as an entry changes what it counts.
+func (c *committer) count(e *badger.Entry) error {
+	prefix, id, ok := counted(e.Key)
+	if !ok {
+		return nil
+	}
+	old, err := c.txn.Get(e.Key)
+	switch {
+	case err == nil:
+		revision := uint64(0)
+		if prefix == keyConnection {
+			revision, err = revisionOf(old)
+		}
+		if err == nil {
+			c.next.discount(c.headKey, prefix, id, revision)
+		} else {
+			c.recount(e.Key)
+		}
+	case !errors.Is(err, badger.ErrKeyNotFound):
+		return err
+	}
+	if e.Value == nil {
+		return nil
+	}
+	revision := uint64(0)
+	if prefix == keyConnection {
+		if revision, _, err = splitValue(e.Value); err != nil {
+			return err
+		}
+	}
+	c.next.count(c.headKey, prefix, id, revision)
+	return nil
+}
+
+// recount makes the head of what is there, but for the connection that is deleted
+// under key, and which can't be taken out of the head since its revision is gone.
+func (c *committer) recount(key []byte) {
+	c.next = head{seq: c.next.seq}
+	for _, prefix := range []string{keyConnection, keyDeleted} {
+		it := c.txn.NewIterator(badger.IteratorOptions{Prefix: []byte(prefix)})
+		for it.Rewind(); it.Valid(); it.Next() {
+			item, revision, err := it.Item(), uint64(0), error(nil)
+			if prefix == keyConnection {
+				revision, err = revisionOf(item)
+			}
+			if err == nil && !bytes.Equal(item.Key(), key) {
+				c.next.count(c.headKey, prefix, string(item.Key()[len(prefix):]), revision)
+			}
+		}
+		it.Close()
+	}
+}
+
+// commit writes the transaction, syncs it, puts its number into the mark, syncs
+// that, and answers its jobs.
 //
-// After a commit that failed nothing is written any more: what of it is on the
+// After a failure nothing is written any more: what of the transaction is on the
 // disk can't be known, nor whether a later sync would be true. The store has to
 // be opened again.
 func (c *committer) commit() {
-	if c.txn == nil {
+	if c.txn == nil || c.entries == 1 { // nothing but the head
 		c.answer(nil)
 		return
 	}
-	if err := c.txn.Commit(); err != nil {
-		c.broken = fmt.Errorf("%w: a write failed, and the store must be opened again: %w", tokenstore.ErrUnavailable, err)
+	c.space.writes()
+	if err := c.tryCommit(); err != nil {
+		c.broken = fmt.Errorf("%w: a write failed, and the store is being reopened: %w", tokenstore.ErrUnavailable, err)
 	}
+	c.head = c.next
+	c.space.wrote(c.files, c.bytes)
 	c.answer(c.broken)
+}
+
+func (c *committer) tryCommit() error {
+	if err := c.txn.Set([]byte(keyHead), c.next.encode(c.headKey)); err != nil {
+		return err
+	}
+	if err := c.hit("store.commit"); err != nil {
+		return err
+	}
+	if err := c.txn.Commit(); err != nil {
+		return err
+	}
+	if err := c.hit("store.sync"); err != nil {
+		return err
+	}
+	if err := c.hit("store.mark"); err != nil {
+		return err
+	}
+	return c.mark.write(c.next.seq)
 }
 
 // answer ends the transaction: its jobs get failure, or what they returned.

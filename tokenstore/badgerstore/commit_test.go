@@ -122,33 +122,3 @@ func TestPanic(t *testing.T) {
 		t.Errorf("UpdateConnection after another's panic = %v", err)
 	}
 }
-
-// TestFailedCommit: everybody in the batch learns of it, and nothing is
-// acknowledged any more.
-func TestFailedCommit(t *testing.T) {
-	s, err := badgerstore.Open(t.TempDir(), badgerstore.Config{Codec: newKeys(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	c := create(t, s, tokenstore.Connection{ID: tokenstore.NewID()})
-	release := hold(t, s, c.ID)
-	var wg sync.WaitGroup
-	for _, change := range []func(*tokenstore.Connection) error{
-		func(c *tokenstore.Connection) error { c.Name = "x"; return nil },
-		func(*tokenstore.Connection) error { return tokenstore.ErrUnchanged },
-		func(*tokenstore.Connection) error { return errors.New("refused") },
-	} {
-		wg.Go(func() {
-			if _, err := s.UpdateConnection(t.Context(), c.ID, change); !errors.Is(err, tokenstore.ErrUnavailable) {
-				t.Errorf("UpdateConnection in a failed batch = %v, want ErrUnavailable", err)
-			}
-		})
-	}
-	s.CloseDatabase()
-	release()
-	wg.Wait()
-	if _, err := s.DeleteConnection(t.Context(), c.ID); !errors.Is(err, tokenstore.ErrUnavailable) {
-		t.Errorf("DeleteConnection afterwards = %v, want ErrUnavailable", err)
-	}
-}

@@ -17,7 +17,11 @@ func (s *Store) CreateConnection(ctx context.Context, c tokenstore.Connection) (
 		return tokenstore.Connection{}, fmt.Errorf("badgerstore: creating a connection: %w", err)
 	}
 	c = c.Clone()
-	err := s.write(ctx, func(w *write) error {
+	create := s.writeNew
+	if c.LastFlow != "" { // it holds what a code exchange brought
+		create = s.write
+	}
+	err := create(ctx, func(w *write) error {
 		for _, key := range [][]byte{connectionKey(c.ID), deletedKey(c.ID)} {
 			if taken, err := exists(w.txn, key); err != nil {
 				return err
@@ -95,6 +99,9 @@ func (s *Store) DeleteConnection(ctx context.Context, id string) (c tokenstore.C
 		s.putIndex(w, &c, nil)
 		return nil
 	})
+	if errors.Is(err, tokenstore.ErrCorrupt) {
+		c, err = s.deleteDamaged(ctx, id)
+	}
 	if err != nil {
 		return tokenstore.Connection{}, fmt.Errorf("badgerstore: deleting a connection: %w", err)
 	}
@@ -102,8 +109,7 @@ func (s *Store) DeleteConnection(ctx context.Context, id string) (c tokenstore.C
 }
 
 // ListConnections implements tokenstore.Store. Each filter has a range of keys
-// of its own, so a page costs the reading of what is on it. A connection on the
-// page that can't be opened is an error, never left out.
+// of its own, so a page costs the reading of what is on it.
 func (s *Store) ListConnections(
 	ctx context.Context, f tokenstore.Filter, cursor string, limit int,
 ) (page []tokenstore.Connection, next string, err error) {
@@ -130,10 +136,15 @@ func (s *Store) ListConnections(
 				next = tokenstore.PositionOf(&page[limit-1]).Cursor()
 				return nil
 			}
-			id := string(it.Item().Key()[len(prefix)+timeLen:])
+			key := it.Item().Key()[len(prefix):]
+			id := string(key[timeLen:])
 			c, err := s.connection(txn, id)
 			if errors.Is(err, tokenstore.ErrNotFound) || (err == nil && !f.Matches(&c)) {
-				err = tokenstore.ErrCorrupt // the index led to something else
+				err = fmt.Errorf("%w: an index leads to another record", tokenstore.ErrCorrupt)
+				s.noteDamage(id, err)
+			}
+			if errors.Is(err, tokenstore.ErrCorrupt) {
+				c, err = tokenstore.Connection{ID: id, CreatedAt: timeOf(key), Damaged: true}, nil
 			}
 			if err != nil {
 				return fmt.Errorf("connection %q: %w", id, err)
@@ -149,7 +160,8 @@ func (s *Store) ListConnections(
 }
 
 // DueConnections implements tokenstore.Store, from the index alone: whoever
-// looks at a connection that is due asks it again.
+// looks at a connection that is due asks it again. Those that are known to be
+// damaged are left out: they were logged, and nothing can be done for them.
 func (s *Store) DueConnections(ctx context.Context, t time.Time) (ids []string, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -163,7 +175,9 @@ func (s *Store) DueConnections(ctx context.Context, t time.Time) (ids []string, 
 			if key[:len(end)] > end {
 				break
 			}
-			ids = append(ids, key[len(end):])
+			if id := key[len(end):]; !s.damage.has(id) {
+				ids = append(ids, id)
+			}
 		}
 		return nil
 	})
@@ -178,19 +192,22 @@ func (s *Store) connection(txn *badger.Txn, id string) (c tokenstore.Connection,
 	if checkID(id) != nil {
 		return c, tokenstore.ErrNotFound
 	}
+	codec, of := s.sealing()
 	err = readValue(txn, connectionKey(id), func(revision uint64, sealed []byte) error {
-		c, err = s.codec.OpenConnection(sealed, s.id.associatedData(tokenstore.KindConnection, id, revision))
+		c, err = codec.OpenConnection(sealed, of.associatedData(tokenstore.KindConnection, id, revision))
 		if err == nil && (c.ID != id || c.Revision != revision) {
 			err = fmt.Errorf("%w: it is another record", tokenstore.ErrCorrupt)
 		}
 		return err
 	})
+	s.noteDamage(id, err)
 	return c, err
 }
 
 // putConnection writes c, which replaces old or is new.
 func (s *Store) putConnection(w *write, old, c *tokenstore.Connection) error {
-	sealed, err := s.codec.SealConnection(c, s.id.associatedData(tokenstore.KindConnection, c.ID, c.Revision))
+	codec, of := s.sealing()
+	sealed, err := codec.SealConnection(c, of.associatedData(tokenstore.KindConnection, c.ID, c.Revision))
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
+	"github.com/lanyard-proxy/lanyard/tokenstore/badgerstore"
 )
 
 // A kill between the two steps in which Badger makes or deletes a log leaves
@@ -16,7 +17,7 @@ func TestEmptyLogsOfAKill(t *testing.T) {
 	c := create(t, s, tokenstore.Connection{ID: tokenstore.NewID(), Integration: "acme", UserID: "ada"})
 	shut(t, s)
 	for _, name := range []string{"00099.mem", "000099.vlog"} {
-		if err := os.WriteFile(filepath.Join(dir, "badger", name), nil, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(badgerstore.Files(dir), name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

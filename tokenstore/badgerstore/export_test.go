@@ -1,7 +1,73 @@
 package badgerstore
 
-// CloseDatabase takes Badger away from under the store, so that commits fail.
-func (s *Store) CloseDatabase() { _ = s.db.Close() }
+import (
+	"context"
+	"errors"
+	"path/filepath"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// OpenHooked is Open with a function that is called at the failpoints.
+func OpenHooked(dir string, cfg Config, hit func(place string) error) (*Store, error) {
+	return openHooked(dir, cfg, hit)
+}
+
+// CloseAbandoned closes what failed writes have left open, so that the test
+// leaves nothing behind.
+func (s *Store) CloseAbandoned() error {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	var errs []error
+	for _, g := range s.abandoned {
+		errs = append(errs, g.closeAside())
+	}
+	return errors.Join(errs...)
+}
 
 // Waiting returns how many writes wait for the committer.
 func (s *Store) Waiting() int { return len(s.jobs) }
+
+// Tamper changes the database past everything that counts what is in it.
+func (s *Store) Tamper(change func(txn *badger.Txn) error) error {
+	return s.write(context.Background(), func(w *write) error {
+		w.set([]byte("m/tampered"), present)
+		return change(w.txn)
+	})
+}
+
+// Files returns the directory of Badger's files that are in force.
+func Files(dir string) string {
+	id, err := readIdentity(dir)
+	if err != nil {
+		return filepath.Join(dir, badgerDir)
+	}
+	return filesOf(dir, id.Generation)
+}
+
+// Mark returns the path of the mark that is in force.
+func Mark(dir string) string {
+	id, _ := readIdentity(dir)
+	return markOf(dir, id.Generation)
+}
+
+// Abandoned returns how many Badgers have failed and are not closed.
+func (s *Store) Abandoned() int {
+	s.reading.RLock()
+	defer s.reading.RUnlock()
+	return len(s.abandoned)
+}
+
+// AtRest reports whether Badger has nothing to merge.
+func (s *Store) AtRest() bool { return s.current().Levels()[0].NumTables < 2 }
+
+// MoveMark has the store write its mark to another path from now on. Nothing may
+// be under way.
+func (s *Store) MoveMark(path string) error {
+	m, err := newMark(path, s.keys.markKey(), 0)
+	if err == nil {
+		s.gen.mark.close()
+		s.gen.mark = m
+	}
+	return err
+}

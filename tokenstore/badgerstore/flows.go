@@ -20,7 +20,7 @@ func (s *Store) CreateFlow(ctx context.Context, f tokenstore.Flow) error {
 	if err := checkID(f.ID); err != nil {
 		return fmt.Errorf("badgerstore: creating a flow: %w", err)
 	}
-	err := s.write(ctx, func(w *write) error {
+	err := s.writeNew(ctx, func(w *write) error {
 		_, revision, err := s.flow(w.txn, f.ID)
 		if err == nil {
 			return tokenstore.ErrExists
@@ -114,9 +114,10 @@ func (s *Store) flow(txn *badger.Txn, id string) (f tokenstore.Flow, revision ui
 	if checkID(id) != nil {
 		return f, 0, tokenstore.ErrNotFound
 	}
+	codec, of := s.sealing()
 	err = readValue(txn, flowKey(id), func(rev uint64, sealed []byte) error {
 		revision = rev
-		f, err = s.codec.OpenFlow(sealed, s.id.associatedData(tokenstore.KindFlow, id, rev))
+		f, err = codec.OpenFlow(sealed, of.associatedData(tokenstore.KindFlow, id, rev))
 		switch {
 		case err != nil:
 			return err
@@ -133,7 +134,8 @@ func (s *Store) flow(txn *badger.Txn, id string) (f tokenstore.Flow, revision ui
 // putFlow writes f under a revision of its own, which no other write of this
 // flow had: records of flows have none inside.
 func (s *Store) putFlow(w *write, f *tokenstore.Flow, revision uint64) error {
-	sealed, err := s.codec.SealFlow(f, s.id.associatedData(tokenstore.KindFlow, f.ID, revision))
+	codec, of := s.sealing()
+	sealed, err := codec.SealFlow(f, of.associatedData(tokenstore.KindFlow, f.ID, revision))
 	if err != nil {
 		return err
 	}

@@ -9,15 +9,13 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
 const (
 	identityFile   = "lanyard-store.json"
 	badgerDir      = "badger"
-	identityFormat = 1
+	identityFormat = 2
 )
 
 // ErrIncomplete is returned by Open when the identity file and Badger's files
@@ -31,11 +29,19 @@ type identity struct {
 	Format  int    `json:"format"`
 	StoreID string `json:"store_id"`
 	Epoch   string `json:"epoch"` // renewed by each restore
+	// Generation names the directory of Badger's files that is in force.
+	Generation uint64 `json:"generation,omitempty"`
 	// IndexKey is the key of the digests in index keys, sealed. That it opens
 	// shows that the keyset is the store's.
-	IndexKey []byte `json:"index_key"`
-	// Creating is set until the first Open has succeeded: there is nothing in
-	// the store then, and Badger may be missing.
+	IndexKey []byte `json:"index_key,omitempty"`
+	// OlderKeys is the same index key as the keys sealed it that were primary
+	// before, and may have sealed something that is still there: a keyset that
+	// lacks one of them is refused.
+	OlderKeys [][]byte `json:"older_keys,omitempty"`
+	// Rekeying is set while everything is being sealed with the primary key.
+	Rekeying bool `json:"rekeying,omitempty"`
+	// Creating is set until the first generation is whole: there is nothing in
+	// the store then.
 	Creating bool `json:"creating,omitempty"`
 }
 
@@ -45,114 +51,116 @@ func (id identity) associatedData(kind tokenstore.Kind, record string, revision 
 
 // prepareIdentity reads the store's identity, or makes one where there is no
 // store, and opens the index key. It leaves Badger's files alone.
-func (s *Store) prepareIdentity() (id identity, indexKey []byte, err error) {
-	path := filepath.Join(s.dir, identityFile)
-	text, err := os.ReadFile(path) //nolint:gosec // the operator names the directory
+func (s *Store) prepareIdentity(codec tokenstore.Codec) (id identity, err error) {
+	id, err = readIdentity(s.dir)
 	if errors.Is(err, os.ErrNotExist) {
-		return s.newIdentity()
+		return s.newIdentity(codec)
 	}
 	if err != nil {
-		return identity{}, nil, fmt.Errorf("reading the store's identity: %w", err)
+		return identity{}, err
 	}
-	if err := json.Unmarshal(text, &id); err != nil || id.StoreID == "" || id.Epoch == "" {
-		return identity{}, nil, fmt.Errorf("%w: %s is damaged: restore it from a backup", ErrIncomplete, path)
+	indexKey, err := id.openIndexKey(codec)
+	if err != nil {
+		return identity{}, fmt.Errorf(
+			"the store in %s was sealed with another keyset, or %s is damaged: start with the keyset that belongs to it (nothing was changed): %w",
+			s.dir, identityFile, err)
 	}
-	if id.Format != identityFormat {
-		return identity{}, nil, fmt.Errorf("%w: %s has format %d, and this version knows format %d only",
-			ErrIncomplete, path, id.Format, identityFormat)
+	s.keys = keyMaker{indexKey: indexKey}
+	// Written when the store is opened, and so before anything is sealed.
+	_, err = id.addPrimary(codec, indexKey)
+	return id, err
+}
+
+// readIdentity reads the identity file. Its error is os.ErrNotExist if there is
+// none.
+func readIdentity(dir string) (id identity, err error) {
+	path := filepath.Join(dir, identityFile)
+	text, err := os.ReadFile(path) //nolint:gosec // the operator names the directory
+	if err != nil {
+		return identity{}, fmt.Errorf("reading the store's identity: %w", err)
 	}
-	indexKey, err = s.codec.OpenBytes(id.IndexKey, id.associatedData(tokenstore.KindIdentity, "", 0))
-	if err != nil || len(indexKey) == 0 {
-		return identity{}, nil, fmt.Errorf(
-			"%w: the store in %s was sealed with another keyset: start with that one (nothing was changed)",
-			tokenstore.ErrKeyMissing, s.dir)
+	id, err = parseIdentity(text)
+	if err == nil && id.Generation == 0 {
+		err = errDamaged
 	}
-	if id.Creating {
-		return id, indexKey, nil
+	if err != nil {
+		return identity{}, fmt.Errorf("%w: %s %w", ErrIncomplete, path, err)
 	}
-	manifest := filepath.Join(s.dir, badgerDir, badger.ManifestFilename)
-	if fi, err := os.Stat(manifest); err != nil || fi.Size() == 0 {
-		return identity{}, nil, fmt.Errorf(
-			"%w: %s says that there is a store, but %s is missing or empty: restore %s from a backup, or move both away to begin with an empty store",
-			ErrIncomplete, path, manifest, filepath.Dir(manifest))
+	return id, nil
+}
+
+var errDamaged = errors.New("is damaged: restore a backup")
+
+// parseIdentity reads what the identity file or the database has of it.
+func parseIdentity(text []byte) (id identity, err error) {
+	switch err := json.Unmarshal(text, &id); {
+	case err != nil:
+		return identity{}, errDamaged
+	case id.Format != 0 && id.Format != identityFormat:
+		return identity{}, fmt.Errorf("has format %d, and this version knows format %d only", id.Format, identityFormat)
+	case id.Format == 0, id.StoreID == "", id.Epoch == "":
+		return identity{}, errDamaged
 	}
-	return id, indexKey, nil
+	return id, nil
 }
 
 // newIdentity begins a new store, if nothing is there of an old one.
-func (s *Store) newIdentity() (identity, []byte, error) {
+func (s *Store) newIdentity(codec tokenstore.Codec) (identity, error) {
 	files, err := os.ReadDir(filepath.Join(s.dir, badgerDir))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return identity{}, nil, fmt.Errorf("looking for a store: %w", err)
+		return identity{}, fmt.Errorf("looking for a store: %w", err)
 	}
 	if len(files) > 0 {
-		return identity{}, nil, fmt.Errorf(
-			"%w: there is a database in %s, but %s beside it is missing: restore that file from a backup, or move the directory away to begin with an empty store",
+		return identity{}, fmt.Errorf(
+			"%w: there is a database in %s, but %s beside it is missing: restore a backup, or move the directory away to begin with an empty store",
 			ErrIncomplete, filepath.Join(s.dir, badgerDir), identityFile)
 	}
-	id := identity{Format: identityFormat, StoreID: randomHex(), Epoch: randomHex(), Creating: true}
+	id := identity{Format: identityFormat, StoreID: randomHex(), Epoch: randomHex(), Generation: 1, Creating: true}
 	indexKey := make([]byte, 32)
 	_, _ = rand.Read(indexKey) // never fails
-	id.IndexKey, err = s.codec.SealBytes(indexKey, id.associatedData(tokenstore.KindIdentity, "", 0))
+	id.IndexKey, err = codec.SealBytes(indexKey, id.associatedData(tokenstore.KindIdentity, "", 0))
 	if err != nil {
-		return identity{}, nil, fmt.Errorf("sealing the store's identity: %w", err)
+		return identity{}, fmt.Errorf("sealing the store's identity: %w", err)
 	}
-	return id, indexKey, s.writeIdentity(id)
+	s.keys = keyMaker{indexKey: indexKey}
+	return id, writeIdentity(s.dir, id)
 }
 
-// confirmIdentity checks that the open database is this store's, and finishes
-// the making of a new one.
-func (s *Store) confirmIdentity() error {
+// forDatabase returns what stands of the identity in the database itself. What
+// changes in the file later is not changed here.
+func (id identity) forDatabase() ([]byte, error) {
+	id.Generation = 0
+	text, err := json.Marshal(id)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the store's identity: %w", err)
+	}
+	return text, nil
+}
+
+// checkIdentity checks that what r reads is the store of id.
+func (r *reader) checkIdentity(id identity) error {
 	var found identity
-	empty := true
-	err := s.db.View(func(txn *badger.Txn) error {
-		it := txn.NewIterator(badger.IteratorOptions{})
-		defer it.Close()
-		it.Rewind()
-		empty = !it.Valid()
-		item, err := txn.Get([]byte(keyIdentity))
-		if errors.Is(err, badger.ErrKeyNotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		return item.Value(func(text []byte) error { return json.Unmarshal(text, &found) })
+	err := r.each(keyIdentity, func(i item) (err error) {
+		found, err = parseIdentity(i.value)
+		return err
 	})
-	if err != nil {
-		return fmt.Errorf("reading the database's identity: %w: %w", ErrIncomplete, err)
-	}
 	switch {
-	case found.StoreID == s.id.StoreID && found.Epoch == s.id.Epoch:
-	case found.StoreID != "":
-		return fmt.Errorf("%w: %s and the database beside it are of two stores: restore both from one backup",
-			ErrIncomplete, filepath.Join(s.dir, identityFile))
-	case !empty || !s.id.Creating:
-		return fmt.Errorf("%w: the database in %s has lost its identity: restore it from a backup",
-			ErrIncomplete, filepath.Join(s.dir, badgerDir))
+	case err != nil || found.StoreID == "":
+		return errors.New("the database has lost its identity")
+	case found.StoreID != id.StoreID || found.Epoch != id.Epoch:
+		return fmt.Errorf("%s and the database beside it are of two stores", identityFile)
 	}
-	if !s.id.Creating {
-		return nil
-	}
-	s.id.Creating = false
-	text, err := json.Marshal(s.id)
-	if err != nil {
-		return fmt.Errorf("encoding the store's identity: %w", err)
-	}
-	if err := s.db.Update(func(txn *badger.Txn) error { return txn.Set([]byte(keyIdentity), text) }); err != nil {
-		return fmt.Errorf("writing the store's identity: %w: %w", tokenstore.ErrUnavailable, err)
-	}
-	return s.writeIdentity(s.id)
+	return nil
 }
 
 // writeIdentity replaces the identity file: after a crash it is the old one or
 // the new one, whole.
-func (s *Store) writeIdentity(id identity) error {
+func writeIdentity(dir string, id identity) error {
 	text, err := json.MarshalIndent(id, "", "\t")
 	if err != nil {
 		return fmt.Errorf("encoding the store's identity: %w", err)
 	}
-	if err := replaceFile(filepath.Join(s.dir, identityFile), append(text, '\n')); err != nil {
+	if err := replaceFile(filepath.Join(dir, identityFile), append(text, '\n')); err != nil {
 		return fmt.Errorf("writing the store's identity: %w", err)
 	}
 	return nil
@@ -173,11 +181,7 @@ func replaceFile(path string, text []byte) error {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	d, err := os.Open(dir) //nolint:gosec // the operator names the directory
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return syncDir(dir)
 }
 
 func randomHex() string {

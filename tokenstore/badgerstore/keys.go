@@ -13,6 +13,7 @@ import (
 // that nothing in them can be taken for a separator.
 const (
 	keyIdentity   = "m/identity" // → the identity file's bytes
+	keyHead       = "m/head"     // → the last transaction's head
 	keyConnection = "c/"         // ID → sealed connection
 	keyDeleted    = "x/"         // ID → nothing: a connection that was deleted
 	keyDue        = "d/"         // time, ID → nothing: when Connection.Due is
@@ -33,6 +34,16 @@ const (
 // keyMaker builds keys. All that is no ID nor a time is digested: user IDs are
 // personal data, and keys stand in the directory's bytes as they are.
 type keyMaker struct{ indexKey []byte }
+
+// headKey and markKey are the keys of the head's and the mark's own digests.
+func (m keyMaker) headKey() []byte { return m.derive("lanyard-head-v1") }
+func (m keyMaker) markKey() []byte { return m.derive("lanyard-mark-v1") }
+
+func (m keyMaker) derive(label string) []byte {
+	mac := hmac.New(sha256.New, m.indexKey)
+	mac.Write([]byte(label))
+	return mac.Sum(nil)
+}
 
 func connectionKey(id string) []byte { return []byte(keyConnection + id) }
 func deletedKey(id string) []byte    { return []byte(keyDeleted + id) }
@@ -88,4 +99,9 @@ func (m keyMaker) indexKeys(c *tokenstore.Connection) [][]byte {
 func appendTime(b []byte, t time.Time) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(t.Unix())^(1<<63))  //nolint:gosec // the sign bit is flipped on purpose
 	return binary.BigEndian.AppendUint32(b, uint32(t.Nanosecond())) //nolint:gosec // below 1e9
+}
+
+// timeOf returns the time that appendTime has put at the begin of b.
+func timeOf(b []byte) time.Time {
+	return time.Unix(int64(binary.BigEndian.Uint64(b)^(1<<63)), int64(binary.BigEndian.Uint32(b[8:]))).UTC() //nolint:gosec // as above
 }

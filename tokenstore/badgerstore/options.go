@@ -3,6 +3,7 @@ package badgerstore
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
 	boptions "github.com/dgraph-io/badger/v4/options"
@@ -12,12 +13,12 @@ import (
 // options are Badger's for a sidecar: its defaults are for a big server, and
 // lose acknowledged writes with the machine. At a million records these hold
 // 61 MB of memory, the defaults 924 MB.
-func options(dir string, log *zap.Logger) badger.Options {
+func options(dir string, log *logger) badger.Options {
 	return badger.DefaultOptions(dir).
-		WithLogger(logger{log}).
+		WithLogger(log).
 		// A rotated refresh token that is lost is lost for good.
 		WithSyncWrites(true).
-		WithMemTableSize(8 << 20).
+		WithMemTableSize(memTableSize).
 		WithNumMemtables(2).
 		WithNumLevelZeroTables(2).
 		WithNumLevelZeroTablesStall(6).
@@ -37,18 +38,27 @@ func options(dir string, log *zap.Logger) badger.Options {
 }
 
 // logger passes on what Badger warns of, and drops its progress reports.
-type logger struct{ log *zap.Logger }
-
-func (l logger) Errorf(format string, args ...any) {
-	l.log.Error("badger reported an error", message(format, args))
+type logger struct {
+	log   *zap.Logger
+	muted atomic.Bool // Badger was given up, and tells once a second what it lacks
 }
 
-func (l logger) Warningf(format string, args ...any) {
-	l.log.Warn("badger warned", message(format, args))
+func newLogger(log *zap.Logger) *logger { return &logger{log: log} }
+
+func (l *logger) Errorf(format string, args ...any) {
+	if !l.muted.Load() {
+		l.log.Error("badger reported an error", message(format, args))
+	}
 }
 
-func (logger) Infof(string, ...any)  {}
-func (logger) Debugf(string, ...any) {}
+func (l *logger) Warningf(format string, args ...any) {
+	if !l.muted.Load() {
+		l.log.Warn("badger warned", message(format, args))
+	}
+}
+
+func (*logger) Infof(string, ...any)  {}
+func (*logger) Debugf(string, ...any) {}
 
 func message(format string, args []any) zap.Field {
 	return zap.String("message", strings.TrimSpace(fmt.Sprintf(format, args...)))

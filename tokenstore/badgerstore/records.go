@@ -68,6 +68,18 @@ func readValue(txn *badger.Txn, key []byte, use func(revision uint64, sealed []b
 	return err
 }
 
+// revisionOf returns the revision of the record in item.
+func revisionOf(item *badger.Item) (revision uint64, err error) {
+	err = item.Value(func(value []byte) error {
+		revision, _, err = splitValue(value)
+		return err
+	})
+	if err != nil && !errors.Is(err, tokenstore.ErrCorrupt) {
+		err = fmt.Errorf("%w: %w", tokenstore.ErrCorrupt, err)
+	}
+	return revision, err
+}
+
 func exists(txn *badger.Txn, key []byte) (bool, error) {
 	_, err := txn.Get(key)
 	if errors.Is(err, badger.ErrKeyNotFound) {

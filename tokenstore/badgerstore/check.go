@@ -1,0 +1,125 @@
+package badgerstore
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+)
+
+// whatToDo ends each error about a damaged store.
+const whatToDo = "nothing was changed: restore a backup, or take what can still be read with `lanyard restore --accept-loss`"
+
+// check compares what r reads with the mark, the identity and the head, and
+// returns the head. An error wraps ErrIncomplete and names what is damaged or
+// gone.
+func (r *reader) check(marked uint64, id identity, keys keyMaker) (head, error) {
+	problems := slices.Clone(r.problems)
+	if r.last < marked {
+		problems = append(problems, fmt.Errorf(
+			"the last %d transactions in %s are gone, which were acknowledged: a .mem or .sst file or the MANIFEST is damaged, missing or old",
+			marked-r.last, r.dir))
+	}
+	var h head
+	if len(problems) == 0 {
+		var err error
+		if err = r.checkIdentity(id); err == nil {
+			h, err = r.checkHead(keys)
+		}
+		if err == nil {
+			err = r.readFlows()
+		}
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w", r.dir, err))
+		}
+	}
+	if len(problems) > 0 {
+		return head{}, fmt.Errorf("%w: %w; %s", ErrIncomplete, errors.Join(problems...), whatToDo)
+	}
+	return h, nil
+}
+
+// checkHead compares the head with what is there. That counts each connection
+// and so finds those whose values can't be read.
+func (r *reader) checkHead(keys keyMaker) (h head, err error) {
+	found := false
+	err = r.each(keyHead, func(i item) error {
+		if string(i.key) == keyHead {
+			h, found = parseHead(keys.headKey(), i.value)
+			found = found && h.seq == i.version
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return h, err
+	case !found:
+		return h, errors.New("the database has lost its head record, or it was edited")
+	case h.seq != r.last:
+		return h, fmt.Errorf("the last transaction is number %d, and its head says %d", r.last, h.seq)
+	}
+	count, err := r.count(keys)
+	if err != nil {
+		return h, err
+	}
+	return h, h.differs(count)
+}
+
+// count makes a head of what is there.
+func (r *reader) count(keys keyMaker) (h head, err error) {
+	key := keys.headKey()
+	return h, errors.Join(
+		r.each(keyConnection, func(i item) error {
+			id := string(i.key[len(keyConnection):])
+			if i.damaged != nil {
+				return fmt.Errorf("connection %q: %w", id, i.damaged)
+			}
+			revision, _, err := splitValue(i.value)
+			if err != nil {
+				return fmt.Errorf("connection %q: %w", id, err)
+			}
+			h.count(key, keyConnection, id, revision)
+			return nil
+		}),
+		r.each(keyDeleted, func(i item) error {
+			h.count(key, keyDeleted, string(i.key[len(keyDeleted):]), 0)
+			return nil
+		}),
+	)
+}
+
+// readFlows reads the values of flows: a long one is in a .vlog file, which is
+// then kept.
+func (r *reader) readFlows() error {
+	return r.each(keyFlow, func(i item) error {
+		if i.damaged != nil {
+			return fmt.Errorf("a flow: %w", i.damaged)
+		}
+		return nil
+	})
+}
+
+// filesOf returns the directory of a generation's files: its own, or the one
+// that leave has moved them to.
+func filesOf(dir string, generation uint64) string {
+	files := filepath.Join(dir, badgerDir, strconv.FormatUint(generation, 10))
+	if left := files + leftSuffix; isDir(left) {
+		return left
+	}
+	return files
+}
+
+// leftSuffix ends the name of a directory from which a Badger was moved away
+// that could not be closed.
+const leftSuffix = "-left"
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+func markOf(dir string, generation uint64) string {
+	return filepath.Join(dir, fmt.Sprintf("lanyard-mark-%d", generation))
+}

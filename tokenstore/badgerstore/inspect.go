@@ -1,0 +1,238 @@
+package badgerstore
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/skl"
+	"github.com/dgraph-io/badger/v4/table"
+	"github.com/dgraph-io/badger/v4/y"
+)
+
+// reader reads Badger's files in one directory without Badger, and without a
+// change to them: Badger repairs what it finds damaged by forgetting it, and
+// does so in goroutines of its own, where its panics end the process.
+type reader struct {
+	dir      string
+	problems []error // what is damaged or missing, by file
+
+	manifest []byte // the MANIFEST file
+	levels   map[uint8][]*table.Table
+	tables   []string // names of the files
+	logs     []memLog
+	skips    *skl.Skiplist // what is in the logs, sorted
+	last     uint64        // the last transaction that is whole, with all before it
+
+	values map[uint32][]byte // bytes of the .vlog files that something points to
+}
+
+// newReader opens the files in dir and verifies them. What is damaged is left
+// out, and is in problems. An error is one that says nothing about the files.
+func newReader(dir string) (*reader, error) {
+	r := &reader{dir: dir, levels: map[uint8][]*table.Table{}, values: map[uint32][]byte{}}
+	text, manifest, err := readManifest(dir)
+	r.manifest = text
+	if err != nil {
+		r.damaged("%s: %w", filepath.Join(dir, badger.ManifestFilename), err)
+	}
+	for id, about := range manifest.Tables {
+		name := table.IDToFilename(id)
+		r.tables = append(r.tables, name)
+		t, err := openTable(filepath.Join(dir, name), about.Compression)
+		if errors.Is(err, os.ErrNotExist) {
+			err = errors.New("it is missing")
+		}
+		if err != nil {
+			r.damaged("%s: %w", filepath.Join(dir, name), err)
+			continue
+		}
+		r.levels[about.Level] = append(r.levels[about.Level], t)
+		r.last = max(r.last, t.MaxVersion())
+	}
+	if err := r.readLogs(); err != nil {
+		return nil, errors.Join(err, r.close())
+	}
+	return r, nil
+}
+
+func (r *reader) damaged(format string, args ...any) {
+	r.problems = append(r.problems, fmt.Errorf(format, args...))
+}
+
+// readManifest returns the MANIFEST, and what it says, up to an entry at the end
+// that is cut off: what that told of is then found to be missing, or still
+// stands in a log.
+func readManifest(dir string) (text []byte, m badger.Manifest, err error) {
+	f, err := os.Open(filepath.Join(dir, badger.ManifestFilename)) //nolint:gosec // the operator names the directory
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, m, errors.New("it is missing")
+	}
+	if err != nil {
+		return nil, m, err
+	}
+	defer f.Close()
+	whole := int64(0)
+	err = catch(func() error {
+		m, whole, err = badger.ReplayManifestFile(f, 0, badger.Options{})
+		return err
+	})
+	if err != nil {
+		return nil, m, err
+	}
+	text = make([]byte, whole)
+	_, err = f.ReadAt(text, 0)
+	return text, m, err
+}
+
+// readLogs reads the .mem files. Each goes on where the one before ends, and the
+// first not later than the tables end.
+func (r *reader) readLogs() error {
+	names, err := filepath.Glob(filepath.Join(r.dir, "*.mem"))
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(number(a), number(b)) })
+	size := int64(skl.MaxNodeSize) * 2
+	for _, name := range names {
+		text, err := os.ReadFile(name) //nolint:gosec // the operator names the directory
+		if err != nil {
+			return fmt.Errorf("reading Badger's log: %w", err)
+		}
+		l, err := parseMemLog(name, text)
+		if err != nil {
+			r.problems = append(r.problems, err)
+		}
+		if l.last == 0 {
+			continue
+		}
+		if l.first > r.last+1 {
+			r.damaged("transactions %d to %d are missing before %s: the log before it is damaged or missing", r.last+1, l.first-1, name)
+		}
+		r.last = max(r.last, l.last)
+		r.logs = append(r.logs, l)
+		for _, e := range l.entries {
+			size += int64(len(e.key)+len(e.value)+skl.MaxNodeSize) + entryOverhead
+		}
+	}
+	r.skips = skl.NewSkiplist(size)
+	for _, l := range r.logs {
+		for _, e := range l.entries {
+			r.skips.Put(e.key, y.ValueStruct{Meta: e.meta, UserMeta: e.userMeta, ExpiresAt: e.expiresAt, Value: e.value})
+		}
+	}
+	return nil
+}
+
+// number returns the number in the name of a file of Badger's, -1 if none is.
+func number(path string) int64 {
+	name := filepath.Base(path)
+	n, err := strconv.ParseInt(strings.TrimSuffix(name, filepath.Ext(name)), 10, 64)
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+func (r *reader) iterator() y.Iterator {
+	its := []y.Iterator{r.skips.NewUniIterator(false)}
+	for level, tables := range r.levels {
+		if level == 0 {
+			for _, t := range tables {
+				its = append(its, t.NewIterator(table.NOCACHE))
+			}
+			continue
+		}
+		slices.SortFunc(tables, func(a, b *table.Table) int { return y.CompareKeys(a.Smallest(), b.Smallest()) })
+		its = append(its, table.NewConcatIterator(tables, table.NOCACHE))
+	}
+	return table.NewMergeIterator(its, false)
+}
+
+// item is what Badger would show under a key.
+type item struct {
+	key, value []byte // valid until the next
+	version    uint64
+	damaged    error // why the value could not be read
+}
+
+// each calls use for all keys that begin with prefix, in their order.
+func (r *reader) each(prefix string, use func(item) error) error {
+	it := r.iterator()
+	defer it.Close()
+	now := uint64(time.Now().Unix()) //nolint:gosec // a time of today
+	var before []byte
+	for it.Seek(y.KeyWithTs([]byte(prefix), math.MaxUint64)); it.Valid(); it.Next() {
+		full := it.Key()
+		key := y.ParseKey(full)
+		if !bytes.HasPrefix(key, []byte(prefix)) {
+			return nil
+		}
+		if before != nil && bytes.Equal(key, before) { // an older version
+			continue
+		}
+		before = append(before[:0], key...)
+		v := it.Value()
+		if v.Meta&bitDelete != 0 || (v.ExpiresAt != 0 && v.ExpiresAt <= now) {
+			continue
+		}
+		found := item{key: key, value: v.Value, version: y.ParseTs(full)}
+		if v.Meta&bitValuePointer != 0 {
+			found.value, found.damaged = r.value(full, v.Value)
+		}
+		if err := use(found); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// value reads a value that is in a .vlog file.
+func (r *reader) value(key, pointer []byte) ([]byte, error) {
+	p, ok := parseValuePointer(pointer)
+	if !ok {
+		return nil, errors.New("it points nowhere")
+	}
+	path := filepath.Join(r.dir, valueFile(p.file))
+	file, ok := r.values[p.file]
+	if !ok {
+		var err error
+		file, err = os.ReadFile(path) //nolint:gosec // the operator names the directory
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("%s is missing", path)
+		}
+		if err != nil {
+			return nil, err
+		}
+		r.values[p.file] = file
+	}
+	value, ok := p.value(file, key)
+	if !ok {
+		return nil, fmt.Errorf("%s is damaged", path)
+	}
+	return value, nil
+}
+
+func valueFile(n uint32) string { return fmt.Sprintf("%06d.vlog", n) }
+
+func (r *reader) close() error {
+	var errs []error
+	for _, tables := range r.levels {
+		for _, t := range tables {
+			errs = append(errs, t.Close(-1))
+		}
+	}
+	if r.skips != nil {
+		r.skips.DecrRef()
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,99 @@
+package badgerstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	boptions "github.com/dgraph-io/badger/v4/options"
+	"github.com/dgraph-io/badger/v4/pb"
+	"github.com/dgraph-io/badger/v4/table"
+	"github.com/dgraph-io/badger/v4/y"
+	"github.com/dgraph-io/ristretto/v2/z"
+	"google.golang.org/protobuf/proto"
+)
+
+// openTable opens a table for reading and verifies all of it. Badger's own code
+// panics at some damage, and ends the process at other: the latter is looked
+// for before.
+func openTable(path string, compression boptions.CompressionType) (t *table.Table, err error) {
+	if err := checkTableEnd(path); err != nil {
+		return nil, err
+	}
+	file, err := z.OpenMmapFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = catch(func() error {
+		t, err = table.OpenTable(file, table.Options{
+			ReadOnly: true, BlockSize: 4 << 10, Compression: compression, ChkMode: boptions.OnBlockRead,
+		})
+		if err != nil {
+			return err
+		}
+		return t.VerifyChecksum()
+	})
+	if err != nil {
+		return nil, errors.Join(err, file.Close(-1))
+	}
+	return t, nil
+}
+
+// catch runs f and makes an error of a panic in it. That is also what a page of
+// a mapped file becomes that the disk can't deliver.
+func catch(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if recover() != nil { // Badger's text is the whole of the table
+			err = errors.New("it can't be read")
+		}
+	}()
+	return f()
+}
+
+// checkTableEnd verifies the index at a table's end. Layout: blocks, index, its
+// length, the index's checksum, its length.
+func checkTableEnd(path string) error {
+	f, err := os.Open(path) //nolint:gosec // the operator names the directory
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	at := info.Size()
+	// last returns the n bytes before those it returned last.
+	last := func(n int64) ([]byte, error) {
+		if n > at {
+			return nil, errors.New("its end is damaged")
+		}
+		at -= n
+		b := make([]byte, n)
+		_, err := f.ReadAt(b, at)
+		return b, err
+	}
+	var parts [2][]byte // checksum and index
+	for i := range parts {
+		length, err := last(4)
+		if err != nil {
+			return err
+		}
+		if parts[i], err = last(int64(binary.BigEndian.Uint32(length))); err != nil {
+			return err
+		}
+	}
+	sum := &pb.Checksum{}
+	if len(parts[1]) == 0 || proto.Unmarshal(parts[0], sum) != nil {
+		return errors.New("its end is damaged")
+	}
+	return catch(func() error { // of an unknown kind of checksum
+		if err := y.VerifyChecksum(parts[1], sum); err != nil {
+			return fmt.Errorf("its index is damaged: %w", err)
+		}
+		return nil
+	})
+}
