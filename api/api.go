@@ -33,6 +33,10 @@ type Refresher interface {
 	// LastUsed returns when the connection last served a request, as far as
 	// memory goes back, or the zero time.
 	LastUsed(id string) time.Time
+	// Late returns how to wait for the renewal of a connection that is under
+	// way, or nil. It returns the token that came too late, since the
+	// connection was revoked or deleted meanwhile.
+	Late(id string) func(ctx context.Context) (tokenstore.Token, bool)
 }
 
 // Links makes signed connect links.
@@ -75,6 +79,7 @@ type Config struct {
 	Store     tokenstore.Store // required; writes have to reach the Refresher's cache
 	Refresher Refresher        // required
 	Links     Links            // required
+	Keeper    Keeper           // required
 	// Integrations are the configured ones.
 	Integrations map[string]Integration // :: name → integration
 	// RedirectURLs are the app's registered ones, compared byte for byte. The
@@ -105,8 +110,8 @@ type Handler struct {
 // New returns a Handler, or an error that names what cfg lacks.
 func New(cfg Config) (*Handler, error) {
 	switch {
-	case cfg.Store == nil, cfg.Refresher == nil, cfg.Links == nil, cfg.Ready == nil:
-		return nil, errors.New("api: store, refresher, links and ready are all required")
+	case cfg.Store == nil, cfg.Refresher == nil, cfg.Links == nil, cfg.Keeper == nil, cfg.Ready == nil:
+		return nil, errors.New("api: store, refresher, links, keeper and ready are all required")
 	case len(cfg.Keys) == 0:
 		return nil, errors.New("api: an API key is required")
 	}
@@ -184,6 +189,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status, body, problem := h.serve(w, r, path)
 	if problem != nil {
 		problem.Write(w)
+		return
+	}
+	if write, ok := body.(stream); ok {
+		write(w)
 		return
 	}
 	h.write(w, status, body)

@@ -33,10 +33,13 @@ const (
 type fakeRefresher struct {
 	err  error
 	used time.Time
+	late func(context.Context) (tokenstore.Token, bool)
 }
 
 func (f *fakeRefresher) Refresh(context.Context, string) error { return f.err }
 func (f *fakeRefresher) LastUsed(string) time.Time             { return f.used }
+
+func (f *fakeRefresher) Late(string) func(context.Context) (tokenstore.Token, bool) { return f.late }
 
 // fakeLinks writes what it was asked for into the link.
 type fakeLinks struct{}
@@ -94,7 +97,7 @@ func newBench(t *testing.T, change ...func(*api.Config)) *bench {
 	core, logs := observer.New(zap.DebugLevel)
 	b := &bench{t: t, store: memstore.New(), refresher: &fakeRefresher{}, revoker: &fakeRevoker{}, logs: logs}
 	cfg := api.Config{
-		Store: b.store, Refresher: b.refresher, Links: fakeLinks{},
+		Store: b.store, Refresher: b.refresher, Links: fakeLinks{}, Keeper: &fakeKeeper{},
 		Integrations: map[string]api.Integration{
 			"github": {
 				Name: "github", Provider: "github", Title: "GitHub", Scopes: []string{"read:user"},

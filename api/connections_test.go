@@ -198,6 +198,7 @@ func TestRefresh(t *testing.T) {
 		{"integration gone", func(c *tokenstore.Connection) { active("a")(c); c.Integration = "gone" }, tokenstore.ErrNotActive, 409, "connection_not_active", "integration_missing", false, ""},
 		{"no refresh token", active("a"), tokenstore.ErrNotRenewed, 409, "not_refreshable", nil, false, ""},
 		{"store out", active("a"), tokenstore.ErrUnavailable, 503, "store_unavailable", nil, false, ""},
+		{"store full", active("a"), &tokenstore.UnavailableError{RetryAfter: 3 * time.Second, Cause: fmt.Errorf("storing: %w", tokenstore.ErrFull)}, 507, "store_full", nil, false, "3"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

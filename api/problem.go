@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -47,6 +48,10 @@ func (h *Handler) storeProblem(err error) *guard.Problem {
 			Status: http.StatusServiceUnavailable, Code: "store_corrupt",
 			Detail: "The record is there, but it is damaged and can't be read. An operator has to look at the store.",
 		}
+	case errors.Is(err, tokenstore.ErrFull):
+		// The store's own line in the log says so once, not for each request.
+		h.log.Debug("write refused", zap.String("error_code", "store_full"), zap.Error(err))
+		return storeFull(fullRetryAfter)
 	case errors.Is(err, tokenstore.ErrUnavailable):
 		h.log.Error("store unavailable", zap.String("error_code", "store_unavailable"), zap.Error(err))
 		return &guard.Problem{
@@ -59,9 +64,23 @@ func (h *Handler) storeProblem(err error) *guard.Problem {
 	}
 }
 
+// fullRetryAfter is a guess: room comes from an operator.
+const fullRetryAfter = 30 * time.Second
+
+func storeFull(after time.Duration) *guard.Problem {
+	return &guard.Problem{
+		Status: http.StatusInsufficientStorage, Code: "store_full",
+		Detail:     "The disk of Lanyard's store has too little room left for this. An operator has to free some.",
+		RetryAfter: after,
+	}
+}
+
 // refreshProblem turns an error of refreshing c into an answer.
 func (h *Handler) refreshProblem(err error, c tokenstore.Connection) *guard.Problem {
 	if un, ok := errors.AsType[*tokenstore.UnavailableError](err); ok {
+		if errors.Is(un.Cause, tokenstore.ErrFull) {
+			return storeFull(un.RetryAfter)
+		}
 		return &guard.Problem{
 			Status: http.StatusServiceUnavailable, Code: "refresh_unavailable",
 			Detail:     "The provider's token endpoint did not renew the token. It may later.",

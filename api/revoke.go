@@ -60,6 +60,7 @@ func (h *Handler) revoke(r *http.Request, in *input) (any, *guard.Problem) {
 		tokens  []tokenstore.Token
 		changed bool
 	)
+	late := h.cfg.Refresher.Late(in.id)
 	c, err := h.cfg.Store.UpdateConnection(ctx, in.id, func(c *tokenstore.Connection) error {
 		tokens = credentials(c)
 		if changed = c.Status != tokenstore.StatusRevoked || len(tokens) > 0; !changed {
@@ -75,7 +76,7 @@ func (h *Handler) revoke(r *http.Request, in *input) (any, *guard.Problem) {
 		h.changed("connection revoked", c)
 	}
 	answer := revokedView{connectionView: h.single(c)}
-	answer.ProviderRevoked, answer.ProviderRevokedReason = h.revokeGrant(ctx, c, tokens)
+	answer.ProviderRevoked, answer.ProviderRevokedReason = h.revokeGrant(ctx, c, tokens, late)
 	return answer, nil
 }
 
@@ -94,6 +95,7 @@ func (h *Handler) remove(r *http.Request, in *input) (any, *guard.Problem) {
 	}
 	ctx, cancel := detached(r)
 	defer cancel()
+	late := h.cfg.Refresher.Late(in.id)
 	c, err := h.cfg.Store.DeleteConnection(ctx, in.id)
 	if err != nil {
 		return nil, h.storeProblem(err)
@@ -103,7 +105,7 @@ func (h *Handler) remove(r *http.Request, in *input) (any, *guard.Problem) {
 	c.Revoke() // shown as what has become of it
 	answer := revokedView{connectionView: h.view(c), ProviderRevoked: false, ProviderRevokedReason: spareUnasked}
 	if asked {
-		answer.ProviderRevoked, answer.ProviderRevokedReason = h.revokeGrant(ctx, c, tokens)
+		answer.ProviderRevoked, answer.ProviderRevokedReason = h.revokeGrant(ctx, c, tokens, late)
 	}
 	return answer, nil
 }
@@ -123,9 +125,12 @@ func credentials(c *tokenstore.Connection) []tokenstore.Token {
 
 func holds(t tokenstore.Token) bool { return !t.AccessToken.IsZero() || !t.RefreshToken.IsZero() }
 
-// revokeGrant ends at the provider what c held. It returns true, false and why
-// not, or "pending".
-func (h *Handler) revokeGrant(ctx context.Context, c tokenstore.Connection, tokens []tokenstore.Token) (any, string) {
+// revokeGrant ends at the provider what c held, and then what a renewal that was
+// under way brings late (nil: none was). It returns true, false and why not, or
+// "pending".
+func (h *Handler) revokeGrant(
+	ctx context.Context, c tokenstore.Connection, tokens []tokenstore.Token, late func(context.Context) (tokenstore.Token, bool),
+) (any, string) {
 	integration, ok := h.cfg.Integrations[c.Integration]
 	switch {
 	case len(tokens) == 0:
@@ -135,9 +140,32 @@ func (h *Handler) revokeGrant(ctx context.Context, c tokenstore.Connection, toke
 	case integration.Revoker == nil:
 		return false, spareNoEndpoint
 	}
-	return h.endAtProvider(ctx, revocation{
+	rv := revocation{
 		connectionID: c.ID, integration: integration, tokens: tokens,
 		siblings: tokenstore.Filter{Integration: c.Integration, UserID: c.UserID},
+	}
+	done, why := h.endAtProvider(ctx, rv)
+	if late != nil && h.revokeLate(rv, late) {
+		return "pending", ""
+	}
+	return done, why
+}
+
+// revokeLate ends what late brings, behind the request. It reports whether there
+// was room for that.
+func (h *Handler) revokeLate(rv revocation, late func(context.Context) (tokenstore.Token, bool)) bool {
+	return h.behind(func() {
+		t, came := late(h.ctx)
+		if !came {
+			return
+		}
+		rv.tokens = []tokenstore.Token{t}
+		spared, err := h.try(h.ctx, rv)
+		if err != nil {
+			h.keepTrying(rv, err)
+			return
+		}
+		h.ended(rv, spared)
 	})
 }
 
@@ -221,6 +249,11 @@ func (h *Handler) anyLive(ctx context.Context, f tokenstore.Filter) (bool, error
 // tryLater tries again behind the request that wanted it, while the program
 // runs. It reports whether there was room for that.
 func (h *Handler) tryLater(rv revocation, failure error) bool {
+	return h.behind(func() { h.keepTrying(rv, failure) })
+}
+
+// behind runs work that a request leaves behind, if there is room for more.
+func (h *Handler) behind(work func()) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed || h.retrying >= maxRetrying {
@@ -228,7 +261,7 @@ func (h *Handler) tryLater(rv revocation, failure error) bool {
 	}
 	h.retrying++
 	h.retries.Go(func() {
-		h.keepTrying(rv, failure)
+		work()
 		h.mu.Lock()
 		h.retrying--
 		h.mu.Unlock()
@@ -246,12 +279,16 @@ func (h *Handler) keepTrying(rv revocation, failure error) {
 		}
 		spared, err := h.try(h.ctx, rv)
 		if err == nil {
-			h.log.Info("revocation at the provider ended", rv.fields(zap.Bool("spared", spared != ""))...)
+			h.ended(rv, spared)
 			return
 		}
 		failure = err
 	}
 	h.gaveUp(rv, failure)
+}
+
+func (h *Handler) ended(rv revocation, spared string) {
+	h.log.Info("revocation at the provider ended", rv.fields(zap.Bool("spared", spared != ""))...)
 }
 
 func (h *Handler) gaveUp(rv revocation, err error) {

@@ -251,6 +251,39 @@ func TestDeleteCanLeaveTheProviderAlone(t *testing.T) {
 	}
 }
 
+// A refresh was under way: what it brings afterwards is revoked, too.
+func TestRevokingDuringARefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.refresher.late = func(context.Context) (tokenstore.Token, bool) {
+			time.Sleep(10 * time.Second)
+			var c tokenstore.Connection
+			active("late")(&c)
+			return c.Token, true
+		}
+		for _, do := range []func(id string) answer{
+			func(id string) answer { return b.do("POST", "/v1/connections/"+id+"/revoke", "") },
+			func(id string) answer { return b.do("DELETE", "/v1/connections/"+id, "") },
+		} {
+			before := b.revoker.ledger()
+			a := do(b.put(active("a")).ID)
+			if a.json["provider_revoked"] != "pending" {
+				t.Errorf("answer = %s", a.text)
+			}
+			time.Sleep(11 * time.Second)
+			if got := strings.TrimSpace(strings.TrimPrefix(b.revoker.ledger(), before)); got != "access-a access-late" {
+				t.Errorf("revoked %q, want what it had and what came late", got)
+			}
+		}
+		before := b.revoker.ledger()
+		b.do("DELETE", "/v1/connections/"+b.put(active("b")).ID+"?revoke=false", "")
+		time.Sleep(time.Minute)
+		if b.revoker.ledger() != before {
+			t.Error("?revoke=false revoked something")
+		}
+	})
+}
+
 func TestAFailedRevocationIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)

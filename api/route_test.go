@@ -19,7 +19,7 @@ import (
 func TestNewRefuses(t *testing.T) {
 	full := func() api.Config {
 		return api.Config{
-			Store: memstore.New(), Refresher: &fakeRefresher{}, Links: fakeLinks{},
+			Store: memstore.New(), Refresher: &fakeRefresher{}, Links: fakeLinks{}, Keeper: &fakeKeeper{},
 			Keys:  []guard.Key{{Name: "api", Value: secret.New(apiKey)}},
 			Ready: func(context.Context) error { return nil },
 		}
@@ -28,6 +28,7 @@ func TestNewRefuses(t *testing.T) {
 		"no store":     func(c *api.Config) { c.Store = nil },
 		"no refresher": func(c *api.Config) { c.Refresher = nil },
 		"no links":     func(c *api.Config) { c.Links = nil },
+		"no keeper":    func(c *api.Config) { c.Keeper = nil },
 		"no ready":     func(c *api.Config) { c.Ready = nil },
 		"no key":       func(c *api.Config) { c.Keys = nil },
 		"empty key":    func(c *api.Config) { c.Keys = []guard.Key{{Name: "api"}} },
@@ -188,6 +189,7 @@ func TestStoreErrors(t *testing.T) {
 	}{
 		{tokenstore.ErrCorrupt, 503, "store_corrupt"},
 		{tokenstore.ErrUnavailable, 503, "store_unavailable"},
+		{tokenstore.ErrFull, 507, "store_full"},
 		{errors.New("something else"), 500, "internal_error"},
 	} {
 		b := newBench(t, func(c *api.Config) { c.Store = brokenStore{c.Store, fmt.Errorf("store: %w", tt.err)} })

@@ -17,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lanyard-proxy/lanyard/internal/demo"
-	"github.com/lanyard-proxy/lanyard/seal"
 )
 
 func init() {
@@ -28,31 +27,9 @@ func init() {
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Args = cobra.NoArgs // a mistyped command is an error
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-			cmd.AddCommand(keygenCommand(), demoCommand())
+			cmd.AddCommand(keygenCommand(), rekeyCommand(), backupCommand(), restoreCommand(), demoCommand())
 		},
 	})
-}
-
-func keygenCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "keygen",
-		Short: "Prints a new keyset for the option `keyset`",
-		Long: `
-Prints a new keyset, Tink's JSON, for the option "keyset". It seals everything
-in the store, and nothing opens the store without it: keep a copy elsewhere.
-
-	caddy lanyard keygen > lanyard-keys.json
-`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			keys, err := seal.Generate()
-			if err != nil {
-				return err
-			}
-			_, err = cmd.OutOrStdout().Write(append(keys, '\n'))
-			return err
-		},
-	}
 }
 
 func demoCommand() *cobra.Command {

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/lanyard-proxy/lanyard/refresh"
-	"github.com/lanyard-proxy/lanyard/tokenstore"
 	"github.com/lanyard-proxy/lanyard/tokenstore/badgerstore"
 )
 
@@ -33,14 +32,16 @@ const (
 	// drainTime is how long the last one out waits for requests to token
 	// endpoints: their own limit, and time to write the answer.
 	drainTime = 25 * time.Second
+	// exitLost is the exit status if a token was lost that can't be had again:
+	// EX_IOERR of sysexits.h.
+	exitLost = 74
 )
 
 // engine is what outlives a reload: the store, the tokens in memory and the
 // refreshes under way.
 type engine struct {
 	dir       string
-	keyset    *keyset
-	store     tokenstore.Store
+	store     *badgerstore.Store
 	refresher *refresh.Refresher
 	logger    *zap.Logger
 
@@ -48,6 +49,10 @@ type engine struct {
 	live    []*instance              // guarded by mu; the last is in force
 	current atomic.Pointer[instance] // the one in force, or the last that was
 	log     atomic.Pointer[zap.Logger]
+
+	keyMu  sync.Mutex
+	keyset *keyset       // guarded by keyMu; in force
+	rekeys chan struct{} // asks for everything to be sealed with the primary key
 
 	keepOnce sync.Once
 	stop     context.CancelFunc
@@ -63,12 +68,8 @@ func acquire(s *settings, logger *zap.Logger) (*engine, error) {
 		return nil, err
 	}
 	e := val.(*engine)
-	if !shared {
-		return e, nil
-	}
-	ks, err := ensureKeyset(s.dir, s.keyset, logger)
-	if err == nil && !ks.text.Equal(e.keyset.text) {
-		err = fmt.Errorf("keyset: the store in %s is open with another one, which stays in force", s.dir)
+	if shared {
+		err = e.takeKeyset(s)
 	}
 	if err != nil {
 		_, derr := engines.Delete(s.dir)
@@ -85,7 +86,7 @@ func openEngine(s *settings, logger *zap.Logger) (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &engine{dir: s.dir, keyset: ks, over: make(chan struct{})}
+	e := &engine{dir: s.dir, keyset: ks, rekeys: make(chan struct{}, 1), over: make(chan struct{})}
 	e.log.Store(logger)
 	e.logger = zap.New(followingCore{current: &e.log}).Named(logger.Name())
 	e.store, err = badgerstore.Open(s.dir, badgerstore.Config{Codec: ks, Logger: e.logger})
@@ -121,6 +122,7 @@ func (e *engine) adopt(in *instance) {
 			e.keep(ctx, e.resolve)
 		})
 		e.work.Go(func() { e.keep(ctx, e.lapse) })
+		e.work.Go(func() { e.keepRekeying(ctx) })
 		e.work.Go(func() { e.renewAhead(ctx) })
 	})
 }
@@ -221,5 +223,9 @@ func (e *engine) Destruct() error {
 	err := e.refresher.Close(ctx)
 	close(e.over)
 	e.work.Wait()
+	if e.refresher.Unsaved() > 0 && caddy.Exiting() {
+		// Caddy asks nobody else what status to exit with.
+		caddy.OnExit(func(context.Context) { os.Exit(exitLost) })
+	}
 	return errors.Join(err, e.store.Close())
 }

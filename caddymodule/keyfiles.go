@@ -119,6 +119,27 @@ func makeFile(name string, content []byte, logger *zap.Logger) error {
 	return nil
 }
 
+// replaceFile replaces a file that only its owner can read: after a crash it is
+// the old one or the new one, whole.
+func replaceFile(name string, content []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(name), ".new-*") // 0600
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(tmp.Name()) }() // gone already when all went well
+	_, err = tmp.Write(content)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if err = errors.Join(err, tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), name)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(name))
+	}
+	return err
+}
+
 func syncDir(name string) error {
 	d, err := os.Open(name) //nolint:gosec // the configured directory
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"time"
 
 	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
@@ -57,7 +56,7 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, name, rawQuer
 		h.refuse(w, failure{codeStateInvalid, errors.New("callback of another integration than the flow's")})
 	case f.Stage != tokenstore.FlowOpen:
 		h.used(w, &f)
-	case !time.Now().Before(f.ExpiresAt):
+	case !wallNow().Before(f.ExpiresAt):
 		h.end(w, r, f, failure{code: codeTimeout})
 	case !h.bound(r, &f) && resp.code.IsZero():
 		h.page(w, &f, failure{codeBrowserMismatch, errors.New("error callback without the flow's cookie")})

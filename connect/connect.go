@@ -16,9 +16,13 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/lanyard-proxy/lanyard/internal/failpoint"
 	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
+
+// wallNow returns the time that links, flows and completions end by.
+func wallNow() time.Time { return time.Now().Add(failpoint.Clock()).UTC() }
 
 // Provider is what the flow needs of one authorization server and our client
 // there. Its errors hold no secret.

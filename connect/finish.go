@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/lanyard-proxy/lanyard/internal/failpoint"
 	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
@@ -30,12 +30,14 @@ func (h *Handler) redeem(ctx context.Context, f *tokenstore.Flow, in Integration
 			return landing{}, h.settle(ctx, f, failure{codeProvisioning, fmt.Errorf("reading the flow's connection: %w", err)})
 		}
 	}
+	_ = failpoint.Hit("connect.after_take")
 	exchange, cancel := context.WithTimeout(ctx, exchangeLimit)
 	defer cancel()
 	a, err := in.Provider.Exchange(exchange, code, f.CodeVerifier)
 	if err != nil {
 		return landing{}, h.settle(ctx, f, failure{codeSourceError, err})
 	}
+	_ = failpoint.Hit("connect.before_persist")
 	_, err = h.cfg.Store.UpdateFlow(ctx, f.ID, func(f *tokenstore.Flow) error {
 		if f.Stage != tokenstore.FlowTaken {
 			return tokenstore.ErrFlowUsed
@@ -50,6 +52,7 @@ func (h *Handler) redeem(ctx context.Context, f *tokenstore.Flow, in Integration
 		}
 		return landing{}, x
 	}
+	_ = failpoint.Hit("connect.after_persist")
 	return h.conclude(ctx, f, in, a)
 }
 
@@ -83,7 +86,7 @@ func (h *Handler) conclude(ctx context.Context, f *tokenstore.Flow, in Integrati
 // save writes the credential that a flow brought, in one update: waiting for
 // completion where an app is to complete it, else live.
 func (h *Handler) save(ctx context.Context, f *tokenstore.Flow, in Integration, t tokenstore.Token) (landing, error) {
-	now := time.Now().UTC()
+	now := wallNow()
 	code := ""
 	if h.cfg.Completion && f.RedirectURL != "" {
 		code = random()
@@ -213,7 +216,7 @@ func (h *Handler) Recover(ctx context.Context) error {
 // connected becomes FAILED (timeout). It does nothing where nothing is due.
 func (h *Handler) Lapse(ctx context.Context, id string) error {
 	var dropped tokenstore.Token
-	now := time.Now()
+	now := wallNow()
 	c, err := h.cfg.Store.UpdateConnection(ctx, id, func(c *tokenstore.Connection) error {
 		dropped = tokenstore.Token{}
 		switch {

@@ -113,7 +113,7 @@ func (s *Signer) Sign(p Params, expires time.Time) string {
 // or again, and the link's end, 15 minutes from now. The browser returns to
 // redirectURL with state; scopes are asked for, nil being c's own.
 func (s *Signer) Link(c tokenstore.Connection, redirectURL, state string, scopes []string) (link string, expires time.Time) {
-	expires = time.Now().Add(linkLife).Truncate(time.Second).UTC()
+	expires = wallNow().Add(linkLife).Truncate(time.Second)
 	return s.Sign(Params{
 		Integration: c.Integration, UserID: c.UserID, ConnectionID: c.ID,
 		RedirectURL: redirectURL, State: state, Scopes: scopes,

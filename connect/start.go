@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -17,7 +16,7 @@ import (
 // start serves GET {public_url}/connect: it checks the link, stores a flow and
 // sends the browser to the provider, by way of a page where one is due.
 func (h *Handler) start(w http.ResponseWriter, r *http.Request, rawQuery string) {
-	p, err := h.cfg.Signer.Verify(rawQuery, time.Now())
+	p, err := h.cfg.Signer.Verify(rawQuery, wallNow())
 	switch {
 	case errors.Is(err, ErrLinkExpired):
 		h.refuse(w, failure{codeLinkExpired, err})
@@ -127,7 +126,7 @@ func (h *Handler) open(ctx context.Context, f *tokenstore.Flow, in Integration, 
 	f.ID, f.CodeVerifier = state.Hash(), secret.New(random())
 	f.BrowserHash = secret.New(cookie).Hash()
 	f.Stage = tokenstore.FlowOpen
-	f.CreatedAt = time.Now().UTC()
+	f.CreatedAt = wallNow()
 	f.ExpiresAt = f.CreatedAt.Add(tokenstore.FlowLife)
 
 	discover, cancel := context.WithTimeout(ctx, discoverLimit)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -188,6 +189,7 @@ func TestOpenOnUnixSocketAndElsewhere(t *testing.T) {
 func TestConnectionsThatCannotBeUsed(t *testing.T) {
 	down := errors.New("disk")
 	unavailable := &tokenstore.UnavailableError{RetryAfter: 1500 * time.Millisecond, Cause: &tokenstore.RefusalError{Kind: tokenstore.RefusedForNow}}
+	full := &tokenstore.UnavailableError{RetryAfter: time.Second, Cause: fmt.Errorf("storing refresh intent: %w", tokenstore.ErrFull)}
 	misconfigured := &tokenstore.UnavailableError{RetryAfter: time.Minute, Cause: &tokenstore.RefusalError{Kind: tokenstore.RefusedClient}}
 	tests := []struct {
 		name    string
@@ -203,6 +205,7 @@ func TestConnectionsThatCannotBeUsed(t *testing.T) {
 		{"integration gone", func(f *fakeGrants) { f.set(func(g *tokenstore.Grant) { g.Integration = "gone" }) }, problem{409, "connection_not_active", "integration_missing", ""}, ""},
 		{"corrupt", func(f *fakeGrants) { f.findErr = tokenstore.ErrCorrupt }, problem{503, "store_corrupt", "", ""}, ""},
 		{"store down", func(f *fakeGrants) { f.findErr = tokenstore.ErrUnavailable }, problem{503, "store_unavailable", "", ""}, ""},
+		{"store full", func(f *fakeGrants) { f.tokenErr = full }, problem{507, "store_full", "", ""}, "1"},
 		{"anything else", func(f *fakeGrants) { f.tokenErr = down }, problem{503, "store_unavailable", "", ""}, ""},
 		{"no token now", func(f *fakeGrants) { f.tokenErr = unavailable }, problem{503, "refresh_unavailable", "", ""}, "2"},
 		{"client refused", func(f *fakeGrants) { f.tokenErr = misconfigured }, problem{502, "integration_misconfigured", "", ""}, "60"},

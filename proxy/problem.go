@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -115,6 +116,9 @@ func (h *Handler) withConnectURL(ctx context.Context, g *tokenstore.Grant, reaso
 // problemOf turns an error of Grants about g into an answer.
 func (h *Handler) problemOf(ctx context.Context, err error, g *tokenstore.Grant) *guard.Problem {
 	if unavailable, ok := errors.AsType[*tokenstore.UnavailableError](err); ok {
+		if errors.Is(unavailable.Cause, tokenstore.ErrFull) {
+			return problemStoreFull(unavailable.RetryAfter)
+		}
 		return problemUnavailable(unavailable)
 	}
 	switch {
@@ -135,6 +139,16 @@ func (h *Handler) problemOf(ctx context.Context, err error, g *tokenstore.Grant)
 	return &guard.Problem{
 		Status: http.StatusServiceUnavailable, Code: "store_unavailable",
 		Detail: "Lanyard's store can't be read now.",
+	}
+}
+
+// problemStoreFull answers where there is no valid token, and no room to renew
+// one: the refresh token is sent only after that has been written down.
+func problemStoreFull(after time.Duration) *guard.Problem {
+	return &guard.Problem{
+		Status: http.StatusInsufficientStorage, Code: "store_full",
+		Detail:     "The disk of Lanyard's store has too little room left to renew the token. Its operator has to free some.",
+		RetryAfter: after,
 	}
 }
 

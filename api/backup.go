@@ -1,0 +1,75 @@
+package api
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/lanyard-proxy/lanyard/guard"
+)
+
+// Keeper does what concerns the store as a whole.
+type Keeper interface {
+	// Backup writes a backup of everything, as it stands at one moment, while
+	// the store goes on. The error is w's, or the store's own.
+	Backup(ctx context.Context, w io.Writer) error
+	// Rekey begins, or goes on, to seal everything with the primary key that is
+	// sealed with another one. It returns once that has begun.
+	Rekey(ctx context.Context) error
+	// Rekeying returns how far that is.
+	Rekeying() Rekeying
+}
+
+// stream is an answer that is written as it comes to be.
+type stream func(w http.ResponseWriter)
+
+// streamPatience is how long a client may take no byte of a stream: the store
+// keeps what a stream still needs.
+const streamPatience = time.Minute
+
+func (h *Handler) backup(r *http.Request, in *input) (any, *guard.Problem) {
+	if p := in.done(); p != nil {
+		return nil, p
+	}
+	return stream(func(w http.ResponseWriter) {
+		header := w.Header()
+		header.Set("Content-Type", "application/octet-stream")
+		header.Set("Content-Disposition", `attachment; filename="lanyard.backup"`)
+		header.Set("Cache-Control", "no-store")
+		header.Set("X-Content-Type-Options", "nosniff")
+		if r.Method == http.MethodHead {
+			w.WriteHeader(http.StatusOK)
+			return
+		}
+		out := &streamWriter{to: w, control: http.NewResponseController(w)}
+		err := h.cfg.Keeper.Backup(r.Context(), out)
+		_ = out.control.SetWriteDeadline(time.Time{}) // the connection may serve on
+		switch {
+		case err == nil:
+			h.log.Info("backup taken", zap.Int64("bytes", out.sent))
+		case out.sent == 0:
+			header.Del("Content-Disposition")
+			h.storeProblem(err).Write(w)
+		default:
+			h.log.Error("backup cut off", zap.Int64("bytes", out.sent), zap.Error(err))
+			panic(http.ErrAbortHandler) // so that it doesn't look like the end
+		}
+	}), nil
+}
+
+// streamWriter gives each write its time.
+type streamWriter struct {
+	to      http.ResponseWriter
+	control *http.ResponseController
+	sent    int64
+}
+
+func (s *streamWriter) Write(b []byte) (int, error) {
+	_ = s.control.SetWriteDeadline(time.Now().Add(streamPatience)) // where there is a connection
+	n, err := s.to.Write(b)
+	s.sent += int64(n)
+	return n, err
+}

@@ -1,0 +1,138 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lanyard-proxy/lanyard/api"
+	"github.com/lanyard-proxy/lanyard/seal"
+)
+
+func keygenCommand() *cobra.Command {
+	var add, dropOld string
+	cmd := &cobra.Command{
+		Use:   "keygen [--add FILE | --drop-old FILE]",
+		Short: "Prints a new keyset for the option `keyset`, or a changed one",
+		Long: `
+Prints a new keyset, Tink's JSON, for the option "keyset". It seals everything
+in the store, and nothing opens the store without it: keep a copy elsewhere.
+
+	caddy lanyard keygen > lanyard-keys.json
+
+To change the key of a keyset that you configured, add a new one, put the keyset
+that this prints in the old one's place, reload, and run "caddy lanyard rekey".
+Then drop the old one in the same way.
+
+	caddy lanyard keygen --add lanyard-keys.json > new-keys.json
+	caddy lanyard keygen --drop-old lanyard-keys.json > new-keys.json
+`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cmd.SilenceUsage = true
+			keys, err := keysetText(add, dropOld)
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(keys)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&add, "add", "", "print the keyset in this file with a new key, which seals from then on")
+	cmd.Flags().StringVar(&dropOld, "drop-old", "", "print the keyset in this file with the key alone that seals")
+	cmd.MarkFlagsMutuallyExclusive("add", "drop-old")
+	return cmd
+}
+
+func keysetText(add, dropOld string) ([]byte, error) {
+	name, change := add, seal.AddPrimary
+	switch {
+	case dropOld != "":
+		name, change = dropOld, seal.DropOld
+	case add == "":
+		return seal.Generate()
+	}
+	text, err := os.ReadFile(name) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, err
+	}
+	if text, err = change(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return text, nil
+}
+
+func rekeyCommand() *cobra.Command {
+	var client apiClient
+	cmd := &cobra.Command{
+		Use:   "rekey [--url URL] [--data DIR]",
+		Short: "Seals everything in a running Lanyard's store with a new key",
+		Long: `
+Seals everything in the store of a running Lanyard with the keyset's primary key.
+Where Lanyard made the keyset itself (lanyard-keys.json in the data directory), it
+makes a new primary key first, and drops the old ones at the end. Where you have
+configured one, give it a new primary key before: "caddy lanyard keygen --add".
+
+It goes on in Lanyard if this command is interrupted, and after a restart.
+`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cmd.SilenceUsage = true
+			if err := client.prepare(); err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			now, err := client.rekey(ctx)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprint(cmd.OutOrStdout(), rekeyed(now))
+			return err
+		},
+	}
+	client.flags(cmd)
+	return cmd
+}
+
+// rekey begins, and waits until it is through.
+func (c *apiClient) rekey(ctx context.Context) (now api.Rekeying, err error) {
+	if err := c.ask(ctx, http.MethodPost, "/v1/rekey", http.StatusAccepted, &now); err != nil {
+		return now, err
+	}
+	show := newProgress()
+	defer show.end()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for now.State == "running" {
+		show.show("%d of %d records", now.Done, now.Total)
+		select {
+		case <-ctx.Done():
+			return now, errors.New("it goes on in Lanyard; run the command again to see how far it is")
+		case <-tick.C:
+		}
+		if err := c.ask(ctx, http.MethodGet, "/v1/rekey", http.StatusOK, &now); err != nil {
+			return now, err
+		}
+	}
+	return now, nil
+}
+
+func rekeyed(now api.Rekeying) string {
+	switch {
+	case now.State == "idle":
+		return "Nothing to do: everything is sealed with the keyset's primary key.\n" +
+			"Give the keyset a new one first (caddy lanyard keygen --add FILE), and reload.\n"
+	case now.Damaged > 0:
+		return fmt.Sprintf("%d records are sealed with the primary key; %d are damaged and can't be: the log names them.\n", now.Done, now.Damaged)
+	default:
+		return fmt.Sprintf("%d records are sealed with the primary key, and nothing with another one.\n", now.Done)
+	}
+}
