@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -19,9 +20,12 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// TestMain ends the browser that the tests share.
+// TestMain ends what the tests share: a browser, and a program with failpoints.
 func TestMain(m *testing.M) {
+	// Those that run beside others wait most of the time, for tokens to end.
+	_ = flag.Set("test.parallel", "8")
 	code := m.Run()
+	removeFailpoints()
 	if stopChromium != nil {
 		stopChromium()
 	}

@@ -55,6 +55,7 @@ func withGrace(d time.Duration) option {
 	return func(_ *world, c *fakeprovider.Config) { c.ReuseGrace = d }
 }
 
+// F002.
 func TestKilledBeforeTheProviderTookTheToken(t *testing.T) {
 	w := newWorld(t)
 	id := w.connect("u1")
@@ -67,6 +68,7 @@ func TestKilledBeforeTheProviderTookTheToken(t *testing.T) {
 	w.wantNoReuse()
 }
 
+// F003 at a provider with grace: nothing is lost.
 func TestKilledBeforeTheAnswerWithGrace(t *testing.T) {
 	w := newWorld(t, withGrace(time.Minute))
 	id := w.connect("u1")
@@ -77,7 +79,7 @@ func TestKilledBeforeTheAnswerWithGrace(t *testing.T) {
 	w.eventually("the interrupted refresh is resolved", func() error { return w.generation(id, 2) })
 }
 
-// The one case that nobody can save: the provider rotated, its answer died with
+// F003, the one case that nobody can save: the provider rotated, its answer died with
 // the process, and it gives no grace. It has to be named, never silent.
 func TestKilledBeforeTheAnswerWithoutGrace(t *testing.T) {
 	w := newWorld(t)
@@ -153,7 +155,7 @@ func TestKilledAfterTheSync(t *testing.T) {
 	w.wantNoReuse()
 }
 
-// A crash in the middle of a code exchange: the code is never sent again, and
+// F009, a crash in the middle of a code exchange: the code is never sent again, and
 // what begin promised ends as FAILED, from where a new link works.
 func TestKilledDuringTheExchange(t *testing.T) {
 	w := newWorld(t)

@@ -165,7 +165,7 @@ func TestDocsAPI(t *testing.T) {
 		switch {
 		case b.info == "sh":
 			cmd := exec.CommandContext(t.Context(), "sh", "-euc", b.text)
-			cmd.Env = env
+			cmd.Env, cmd.Dir = env, w.site.Dir
 			out, err := cmd.Output()
 			if err != nil {
 				t.Fatalf("%v: %v", b, err)

@@ -139,6 +139,7 @@ type world struct {
 	clientKey string
 	secret    string   // the client secret at the fake provider
 	secrets   []string // further ones that may stand nowhere
+	bin       string   // the program under test
 
 	cmd    *exec.Cmd
 	exited chan error
@@ -161,6 +162,7 @@ func newWorld(t *testing.T, opts ...option) *world {
 	w := &world{
 		t: t, apiKey: "apikey" + rand.Text(), clientKey: "clientkey" + rand.Text(), secret: "clientsecret" + rand.Text(),
 		site: site{Dir: t.TempDir(), Connect: freePort(t), Proxy: freePort(t)},
+		bin:  binary(t),
 	}
 	w.app = newApp(t)
 	cfg := fakeprovider.Config{
@@ -189,10 +191,15 @@ func newWorld(t *testing.T, opts ...option) *world {
 // systems give out by themselves, so that nobody gets one by chance before the
 // program listens on it, or while it is down. Other runs may go on beside this
 // one, so it begins anywhere.
-var nextPort = 20000 + mathrand.IntN(10000)
+var (
+	portMu   sync.Mutex
+	nextPort = 20000 + mathrand.IntN(10000) // guarded by portMu
+)
 
 func freePort(t *testing.T) int {
 	t.Helper()
+	portMu.Lock()
+	defer portMu.Unlock()
 	for range 100 {
 		nextPort++
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", nextPort))
@@ -221,26 +228,38 @@ func (w *world) path(name string) string { return filepath.Join(w.site.Dir, name
 func (w *world) env() []string {
 	return append(os.Environ(),
 		"XDG_DATA_HOME="+w.path("xdg"), "XDG_CONFIG_HOME="+w.path("xdg"), "HOME="+w.site.Dir,
-		"LANYARD_API_KEY="+w.apiKey, "LANYARD_CLIENT_KEY="+w.clientKey,
+		"LANYARD_API_KEY="+w.apiKey, "LANYARD_CLIENT_KEY="+w.clientKey, "LANYARD_FAILPOINTS="+w.path("failpoints"),
 		"FAKE_CLIENT_ID=lanyard-test", "FAKE_CLIENT_SECRET="+w.secret)
 }
 
 // start starts ./caddy and waits until it is ready.
 func (w *world) start() {
 	w.t.Helper()
+	w.launch()
+	w.ready()
+}
+
+// launch starts ./caddy.
+func (w *world) launch() {
+	w.t.Helper()
 	out, err := os.OpenFile(w.path("output.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	defer out.Close()
-	w.cmd = exec.Command(binary(w.t), "run", "--config", w.path("Caddyfile"), "--adapter", "caddyfile")
+	w.cmd = exec.Command(w.bin, "run", "--config", w.path("Caddyfile"), "--adapter", "caddyfile")
 	w.cmd.Env, w.cmd.Dir = w.env(), w.site.Dir
-	w.cmd.Stdout, w.cmd.Stderr = out, out
+	w.cmd.Stdout, w.cmd.Stderr, w.cmd.SysProcAttr = out, out, dieWithParent()
 	if err := w.cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
 	w.exited = make(chan error, 1)
 	go func(cmd *exec.Cmd, exited chan<- error) { exited <- cmd.Wait() }(w.cmd, w.exited)
+}
+
+// ready waits until ./caddy can serve.
+func (w *world) ready() {
+	w.t.Helper()
 	w.eventually("Lanyard is ready", func() error {
 		select {
 		case err := <-w.exited:
@@ -295,7 +314,7 @@ func (w *world) kill() {
 func (w *world) reload() error {
 	w.t.Helper()
 	w.writeCaddyfile()
-	cmd := exec.Command(binary(w.t), "reload", "--config", w.path("Caddyfile"), "--adapter", "caddyfile", "--address", "unix/"+w.path("admin.sock"), "--force")
+	cmd := exec.Command(w.bin, "reload", "--config", w.path("Caddyfile"), "--adapter", "caddyfile", "--address", "unix/"+w.path("admin.sock"), "--force")
 	cmd.Env, cmd.Dir = w.env(), w.site.Dir
 	out, err := cmd.CombinedOutput()
 	if err != nil {

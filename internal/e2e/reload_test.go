@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -87,12 +88,14 @@ func (w *world) download(id string) <-chan error {
 	return done
 }
 
+// F058: reloads under load.
 func TestReloadInTheMiddle(t *testing.T) {
 	w := newWorld(t, withLife(3*time.Second))
 	id := w.connect("u1")
 	second := w.begin("u2")
 	browser := newBrowser(t)
 	callback := w.consent(browser, w.open(browser, second.ConnectURL))
+	files := w.openFiles()
 	w.whileCalling(id, func() {
 		slow := w.download(id)
 		for range 4 {
@@ -112,16 +115,43 @@ func TestReloadInTheMiddle(t *testing.T) {
 		t.Error(err)
 	}
 	w.wantNoReuse()
+	w.eventually("no files stay open", func() error {
+		if n := w.openFiles(); n > files+8 {
+			return fmt.Errorf("%d, %d before the reloads", n, files)
+		}
+		return nil
+	})
 }
 
+// openFiles returns how many files the child has open, 0 where the system
+// doesn't say.
+func (w *world) openFiles() int {
+	fds, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.cmd.Process.Pid))
+	return len(fds)
+}
+
+// F059.
 func TestBadReloadChangesNothing(t *testing.T) {
 	w := newWorld(t)
 	id := w.connect("u1")
-	w.site.Extra = "no_such_word here"
-	if err := w.reload(); err == nil || !strings.Contains(err.Error(), "no_such_word") {
-		t.Errorf("reload = %v, want an error that names the word", err)
+	for extra, named := range map[string]string{
+		"no_such_word here":                     "no_such_word",
+		"client other {env.NOT_SET}":            "{env.NOT_SET}",
+		"integration nowhere {\nclient_id x\n}": "nowhere",
+	} {
+		w.site.Extra = extra
+		if err := w.reload(); err == nil || !strings.Contains(err.Error(), named) {
+			t.Errorf("reload = %v, want an error that names %s", err, named)
+		}
+		if err := w.wantCall(id, http.StatusOK); err != nil {
+			t.Error(err)
+		}
 	}
-	if err := w.wantCall(id, http.StatusOK); err != nil {
+	w.site.Extra = ""
+	if err := w.reload(); err != nil {
 		t.Error(err)
+	}
+	if a := w.api(http.MethodPost, "/v1/connections/"+id+"/refresh", nil, nil); a.Status != http.StatusOK {
+		t.Errorf("refresh: HTTP %d: %s", a.Status, a.Body)
 	}
 }

@@ -82,6 +82,8 @@ type Server struct {
 	mu             sync.Mutex // guards all below
 	issuer         string
 	user           User
+	limit          int         // of token requests a second; 0: none
+	lately         []time.Time // when the last token requests within the limit arrived
 	accessLife     time.Duration
 	hook           func(Stage, string)
 	grants         []*grant
@@ -137,6 +139,32 @@ func (s *Server) SetAccessLife(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.accessLife = d
+}
+
+// LimitTokenRequests lets the token endpoint take n requests in any second, and
+// answer those that are over it with 429 and Retry-After. Zero takes it back.
+func (s *Server) LimitTokenRequests(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit, s.lately = n, nil
+}
+
+// overLimit counts a token request, and reports whether it is one too many.
+func (s *Server) overLimit() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.limit == 0 {
+		return false
+	}
+	now := time.Now()
+	if len(s.lately) == s.limit {
+		if now.Sub(s.lately[0]) < time.Second {
+			return true
+		}
+		s.lately = s.lately[1:]
+	}
+	s.lately = append(s.lately, now)
+	return false
 }
 
 // OnTokenRequest sets a function that is called at each stage of each token

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -27,6 +28,7 @@ type Fault struct {
 	commit  bool                  // process the request although the answer is another
 	drop    bool                  // close the connection without an answer
 	cut     bool                  // close it in the middle of the answer
+	reset   bool                  // close it with a reset (RST)
 	refuse  *oauthError           // answer with this instead
 	replace *answer               // answer with this instead
 	edit    func(fields map[string]any)
@@ -74,6 +76,15 @@ func Hold(release <-chan struct{}) Fault {
 // is closed or the caller hangs up.
 func HoldAnswer(release <-chan struct{}) Fault {
 	return Fault{name: "hold answer", after: func(ctx context.Context) { waitFor(ctx, release) }}
+}
+
+// Blackholed takes the request and does nothing with it, as a network does
+// that loses all that comes after, until the caller hangs up. HoldAnswer(nil)
+// does so after the request was processed.
+func Blackholed() Fault {
+	f := Hold(nil)
+	f.name, f.drop = "blackholed", true
+	return f
 }
 
 func waitFor(ctx context.Context, release <-chan struct{}) {
@@ -128,6 +139,10 @@ func LostAnswer() Fault { return Fault{name: "lost answer", drop: true, commit: 
 // Truncated processes the request, and closes the connection in the middle of
 // the answer.
 func Truncated() Fault { return Fault{name: "truncated", cut: true, commit: true} }
+
+// Reset processes the request, and resets the connection in the middle of the
+// answer.
+func Reset() Fault { return Fault{name: "reset", cut: true, reset: true, commit: true} }
 
 // OAuthError answers with an error of RFC 6749 section 5.2; at the
 // authorization endpoint with one of section 4.1.2.1, by redirect.
@@ -344,9 +359,24 @@ func (f Fault) send(w http.ResponseWriter, a answer) {
 	w.WriteHeader(a.status)
 	_, _ = w.Write(body)
 	_ = http.NewResponseController(w).Flush()
+	if f.reset {
+		reset(w)
+	}
 	if f.cut {
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// reset closes the connection of w, with an error for the other side to read.
+func reset(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = conn.Close()
 }
 
 func (e *oauthError) answer() answer {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/lanyard-proxy/lanyard/internal/fakeprovider"
 )
@@ -232,5 +233,56 @@ func TestHoldAndStages(t *testing.T) {
 	issued := c.s.Secrets()
 	if status, _ := c.token(refreshForm(issued[len(issued)-1])); status != http.StatusOK {
 		t.Errorf("status %d", status)
+	}
+}
+
+// What networks do to an answer, and what they leave of the request.
+func TestLostAnswers(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fault     fakeprovider.Fault
+		committed bool
+	}{
+		"reset":             {fakeprovider.Reset(), true},
+		"blackholed":        {fakeprovider.Blackholed(), false},
+		"blackholed answer": {fakeprovider.HoldAnswer(nil), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := start(t, nil)
+			tok := c.connect()
+			c.c.Timeout = 200 * time.Millisecond
+			c.s.Faults.Token(tc.fault)
+			if _, body, err := c.post("/token", refreshForm(tok.Refresh)); err == nil {
+				t.Fatalf("answered: %s", body)
+			}
+			if p := c.s.Ledger().Refreshes()[0]; p.Committed != tc.committed {
+				t.Errorf("%+v, want committed %v", p, tc.committed)
+			}
+		})
+	}
+}
+
+func TestLimitTokenRequests(t *testing.T) {
+	c := start(t, nil)
+	tok := c.connect()
+	c.s.LimitTokenRequests(2)
+	var got []int
+	for range 4 {
+		resp, _, err := c.post("/token", refreshForm(tok.Refresh))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got = append(got, resp.StatusCode); resp.StatusCode == http.StatusTooManyRequests && resp.Header.Get("Retry-After") != "1" {
+			t.Errorf("Retry-After: %q", resp.Header.Get("Retry-After"))
+		}
+	}
+	if want := []int{200, 400, 429, 429}; !slices.Equal(got, want) {
+		t.Errorf("answers %v, want %v", got, want)
+	}
+	if p := c.s.Ledger().Refreshes(); p[2].Outcome != fakeprovider.OutcomeLimited || p[2].Committed || p[2].Reused {
+		t.Errorf("the ledger says %+v", p[2])
+	}
+	c.s.LimitTokenRequests(0)
+	if resp, _, err := c.post("/token", refreshForm(tok.Refresh)); err != nil || resp.StatusCode == http.StatusTooManyRequests {
+		t.Errorf("without a limit: %v %v", resp, err)
 	}
 }

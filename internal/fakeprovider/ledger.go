@@ -10,8 +10,9 @@ import (
 // Outcomes of a token request that was answered as it should be. Others are
 // the OAuth error code of the answer, or the name of the fault.
 const (
-	OutcomeOpen   = ""       // under way
-	OutcomeIssued = "issued" // tokens were sent
+	OutcomeOpen    = ""           // under way
+	OutcomeIssued  = "issued"     // tokens were sent
+	OutcomeLimited = "rate limit" // refused by LimitTokenRequests
 )
 
 // TokenPost is one request to the token endpoint.

@@ -36,7 +36,13 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 	})
 	at(Received, grantID)
 
-	f := s.Faults.take(endpointToken, grantType)
+	var f Fault
+	if s.overLimit() {
+		f = RetryAfter(http.StatusTooManyRequests, "1")
+		f.name = OutcomeLimited
+	} else {
+		f = s.Faults.take(endpointToken, grantType)
+	}
 	f.waitBefore(r.Context())
 	if f.fails() && !f.commit {
 		s.closePost(n, func(p *TokenPost) { p.Outcome = f.name })

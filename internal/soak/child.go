@@ -144,6 +144,7 @@ func (s *site) start(ctx context.Context) (*child, error) {
 	defer func() { _ = out.Close() }()
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.bin, "run", "--config", filepath.Join(s.Dir, "Caddyfile"), "--adapter", "caddyfile") //nolint:gosec // whom to start is what -bin says
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.Dir, out, out
+	cmd.SysProcAttr = dieWithParent()
 	xdg := filepath.Join(s.Dir, "xdg")
 	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+xdg, "XDG_CONFIG_HOME="+xdg, "HOME="+s.Dir,
 		"LANYARD_API_KEY="+s.apiKey, "LANYARD_CLIENT_KEY="+s.clientKey, "FAKE_CLIENT_SECRET="+s.providerProof)

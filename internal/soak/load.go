@@ -125,7 +125,35 @@ func (w *world) load(ctx context.Context, c *child) *sync.WaitGroup {
 	for range tenders {
 		work(w.tend, 150*time.Millisecond)
 	}
+	work(w.write, 30*time.Millisecond)
 	return &wg
+}
+
+// write has something written that has no other purpose: what is acknowledged
+// shows how far the store has come.
+func (w *world) write(ctx context.Context) error {
+	var v view
+	in := map[string]any{"integration": "fake", "user_id": "nobody", "redirect_url": appURL}
+	began := time.Now()
+	if _, err := w.api(ctx, http.StatusCreated, http.MethodPost, "/v1/connections", in, &v); err != nil {
+		return err
+	}
+	w.wrote(began)
+	began = time.Now()
+	if _, err := w.api(ctx, http.StatusOK, http.MethodDelete, "/v1/connections/"+v.ID, nil, nil); err != nil {
+		return err
+	}
+	w.wrote(began)
+	return nil
+}
+
+// wrote notes when a write began that was acknowledged.
+func (w *world) wrote(began time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if began.After(w.written) {
+		w.written = began
+	}
 }
 
 // cutOff judges the error that ended a worker: only the death of the program

@@ -13,10 +13,11 @@
 //   - what a client was told is done reads back the same;
 //   - every connection whose grant is good at the provider serves its first
 //     call, and holds the provider's current refresh token;
-//   - no refresh token and no code was presented again after an answer that
-//     the program had got;
+//   - no refresh token was presented twice in one life of the program, and none
+//     and no code again after an answer that the program had got;
 //   - what can't be known, a refresh that was truly under way at the kill, is
-//     named: EXPIRED with refresh_interrupted.
+//     named: EXPIRED with refresh_interrupted. An answer is got once a write was
+//     acknowledged that was begun a quarter of a second after it was sent.
 //
 // The kills are those of a process, not of a machine: what was written and not
 // synced survives them. The same seed rolls the same dice; what they meet
@@ -226,8 +227,11 @@ type report struct {
 	longestAnswered time.Duration              // before a kill, of an answer in doubt
 	torn            int                        // token requests that reached the provider without their body
 	lost, reused    int                        // what must not be
-	slowestStart    time.Duration
-	slowestSettled  time.Duration
+	// longestUnwritten is how long a kill came after the begin of the last write
+	// that was acknowledged.
+	longestUnwritten time.Duration
+	slowestStart     time.Duration
+	slowestSettled   time.Duration
 }
 
 func say(out io.Writer, format string, args ...any) {
@@ -269,6 +273,7 @@ func (w *world) print() {
 	line("%6d refresh tokens presented again, in doubt", len(l.Reused())-r.reused)
 	line("%6d refresh tokens presented again, without doubt", r.reused)
 	line("%6d connections silently lost", r.lost)
+	line("killed at most %v after the begin of a write that was acknowledged", r.longestUnwritten.Round(time.Millisecond))
 	line("ready %v after a start at the latest, and %v later all were as they should be", r.slowestStart.Round(time.Millisecond), r.slowestSettled.Round(time.Millisecond))
 }
 
@@ -277,5 +282,5 @@ var stages = map[fakeprovider.Stage]string{
 	sent:                   "sent, and reached the provider after the kill",
 	fakeprovider.Received:  "with the provider, not yet redeemed",
 	fakeprovider.Committed: "redeemed, not yet answered",
-	fakeprovider.Answered:  fmt.Sprintf("answered less than %v before", answerWindow),
+	fakeprovider.Answered:  fmt.Sprintf("answered, and no write acknowledged that was begun %v later", answerWindow),
 }

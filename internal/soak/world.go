@@ -42,7 +42,10 @@ type world struct {
 	conns  []*conn
 	users  int
 	gone   []string // IDs of connections that were deleted, as a client was told
-	faults []string // what was found broken
+	// written is the latest begin of a write that was acknowledged, in this run
+	// of the program.
+	written time.Time
+	faults  []string // what was found broken
 
 	// Below is the judge's alone, who works while nobody else does.
 
@@ -77,10 +80,11 @@ type request struct {
 // reached the provider after it.
 const sent fakeprovider.Stage = "sent"
 
-// answerWindow is how long before a kill an answer may have been sent and the
-// refresh still count as under way: the program has to receive it, and to
-// write it to disk, on a machine that is busy.
-const answerWindow = 2 * time.Second
+// answerWindow is how long the program may take to receive an answer and to
+// begin with writing it, on a machine that is busy. The store writes in the
+// order of arrival: once a write is acknowledged that was begun this much after
+// an answer was sent, the answer has to be in the store, too.
+const answerWindow = 250 * time.Millisecond
 
 // newWorld starts the provider. The program is not started yet.
 func newWorld(ctx context.Context, cfg config, out io.Writer) (*world, error) {
@@ -148,7 +152,7 @@ func (w *world) start(ctx context.Context) (*child, error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.child = c
+	w.child, w.written = c, time.Time{}
 	return c, nil
 }
 
@@ -290,9 +294,12 @@ func (w *world) bury(c *child) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	at, _ := c.killed()
+	if !w.written.IsZero() {
+		w.report.longestUnwritten = max(w.report.longestUnwritten, at.Sub(w.written))
+	}
 	for grant, r := range w.tokens {
 		r.before = at.Sub(r.at)
-		if r.stage != fakeprovider.Answered || r.before < answerWindow {
+		if r.stage != fakeprovider.Answered || w.written.Before(r.at.Add(answerWindow)) {
 			if _, already := w.doubt[grant]; already {
 				continue // what came after is what became of it
 			}
