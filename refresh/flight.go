@@ -194,7 +194,7 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 	switch {
 	case failed && errors.Is(un.Cause, errOutcomeOpen):
 		w.openTill = wallNow().Add(un.RetryAfter)
-	case failed && (errors.Is(un.Cause, errEndpointDown) || un == errClosing):
+	case failed && (errors.Is(un.Cause, errEndpointDown) || clientRefused(un.Cause) || un == errClosing):
 		// Not this connection's failure: the lane refuses the next one itself.
 	case failed:
 		w.failures++

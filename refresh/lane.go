@@ -186,7 +186,7 @@ func (l *lane) leave() {
 func (l *lane) report(id string, err error) {
 	refusal, refused := errors.AsType[*tokenstore.RefusalError](err)
 	works := err == nil || (refused && (refusal.Kind == tokenstore.RefusedGrant || refusal.Kind == tokenstore.RefusedScope))
-	client := refused && refusal.Kind == tokenstore.RefusedClient
+	client := clientRefused(err)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if works {
@@ -212,6 +212,13 @@ func (l *lane) close() {
 	defer l.mu.Unlock()
 	l.closed = true
 	l.turnAway(errClosing)
+}
+
+// clientRefused reports whether a provider refused our client, which is no
+// connection's fault.
+func clientRefused(err error) bool {
+	refusal, ok := errors.AsType[*tokenstore.RefusalError](err)
+	return ok && refusal.Kind == tokenstore.RefusedClient
 }
 
 // up ends the trouble. l.mu is held.

@@ -178,6 +178,7 @@ func (r *Refresher) keepAnswer(ctx context.Context, f *flight, p Provider, c *to
 		select {
 		case <-time.After(min(backOff(failures), maxStorePause)):
 		case <-ctx.Done():
+			r.cfg.Logger.Error("token answer lost", zap.String("connection_id", c.ID), zap.String("integration", c.Integration))
 			return next, fmt.Errorf("refresh: storing token answer: %w", err)
 		}
 	}
