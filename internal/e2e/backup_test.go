@@ -186,7 +186,12 @@ func TestAcceptLoss(t *testing.T) {
 		t.Error(err)
 	}
 	w.fake.ExpireAccessTokens()
-	w.eventually("its refresh token is proven", func() error { return w.generation(id, 2+uint64(len(w.fake.Ledger().Refreshes()))-1) })
+	if err := w.wantCall(id, http.StatusOK); err != nil {
+		t.Errorf("with a refresh token that was not spent: %v", err)
+	}
+	if err := w.generation(id, 2); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestDocsOperations runs the commands of docs/operations.md one after the other,
@@ -249,5 +254,40 @@ func TestDocsOperations(t *testing.T) {
 	var now struct{ State string }
 	if a := w.api(http.MethodGet, "/v1/rekey", nil, nil); json.Unmarshal([]byte(a.Body), &now) != nil || now.State == "needed" {
 		t.Errorf("GET /v1/rekey: %s", a.Body)
+	}
+}
+
+// TestCommandsFindTheKey: from the environment, else from the data directory.
+func TestCommandsFindTheKey(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	run := func(args ...string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), w.bin, append([]string{"lanyard"}, args...)...)
+		cmd.Env, cmd.Dir = append(w.env(), "LANYARD_API_KEY="), w.site.Dir
+		out, err := cmd.CombinedOutput()
+		w.note(out)
+		return string(out), err
+	}
+	if out, err := run("rekey", "--url", w.proxyURL(""), "--data", dir); err == nil || !strings.Contains(out, "no API key") {
+		t.Errorf("without a key: %v\n%s", err, out)
+	}
+	for key, want := range map[string]string{"x": "key_required", w.apiKey + "\n": "nothing with another one"} {
+		if err := os.WriteFile(filepath.Join(dir, "lanyard-api-key"), []byte(key), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := run("rekey", "--url", w.proxyURL("/"), "--data", dir); !strings.Contains(out, want) {
+			t.Errorf("with a key in its file: %v, want %q\n%s", err, want, out)
+		}
+	}
+	for _, url := range []string{"localhost:9080", "ftp://localhost", "http://"} {
+		if out, err := run("rekey", "--url", url, "--data", dir); err == nil || !strings.Contains(out, "http(s)://") {
+			t.Errorf("--url %s: %v\n%s", url, err, out)
+		}
+	}
+	if out, err := run("backup", "--url", "http://127.0.0.1:1", "--data", dir, "b"); err == nil || !strings.Contains(out, "--url") {
+		t.Errorf("where nobody listens: %v\n%s", err, out)
+	}
+	if _, err := os.Stat(w.path("b")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a backup that failed left a file: %v", err)
 	}
 }

@@ -51,6 +51,31 @@ func TestReallyRevoked(t *testing.T) {
 	}
 }
 
+// F037, as far as it is one instance's: a token endpoint takes 15 seconds. It is
+// asked once, and all who wait are served. One that takes longer than 20 seconds
+// is as good as one that doesn't answer (F042).
+func TestSlowProvider(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, withFailpoints, withLife(2*time.Second))
+	m := w.join("account 1")
+	w.fake.SetAccessLife(time.Hour)
+	w.eventually("the token has expired", w.expired(m.id))
+	w.fake.Faults.Token(fakeprovider.Delay(15 * time.Second))
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			if err := w.served(m); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(w.fake.Ledger().Refreshes()); n != 1 {
+		t.Errorf("%d requests, want 1", n)
+	}
+	w.nothingLost([]*member{m})
+}
+
 // F042 and F043: the answer to a refresh is lost on the way, while the process
 // lives. The outcome is unknown: the connection serves with the token that it
 // has, the refresh token is tried once more when that is at its end, and what

@@ -3,6 +3,8 @@ package e2e_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
@@ -204,6 +206,32 @@ func TestSecondProcess(t *testing.T) {
 	}
 	w.nothingLost(all)
 }
+
+// A process that is killed at its very first start leaves nothing that the next
+// one can't start from.
+func TestKilledAtTheFirstStart(t *testing.T) {
+	t.Parallel()
+	w, _ := newCrowd(t, 0)
+	for n := range firstStarts {
+		w.kill()
+		if err := os.RemoveAll(w.path("data")); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			w.launch()
+			time.Sleep(time.Duration(rand.IntN(150)) * time.Millisecond) // any moment of a start
+			w.kill()
+		}
+		w.start()
+		m := w.join(fmt.Sprintf("account %d", n+1))
+		w.kill()
+		w.start()
+		w.nothingLost([]*member{m})
+	}
+}
+
+// firstStarts is how many first starts are killed.
+const firstStarts = 10
 
 // F069: restarts, again and again, while tokens expire. Some of them overlap:
 // the next process starts while the one before still runs.

@@ -20,7 +20,7 @@ import (
 func withLimits(w *world, _ *fakeprovider.Config) {
 	script := fmt.Sprintf("#!/bin/sh\nulimit -n 256\nexport GOMEMLIMIT=64MiB\nexec %q \"$@\"\n", w.bin)
 	w.bin = w.path("limited")
-	if err := os.WriteFile(w.bin, []byte(script), 0o700); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(w.bin, []byte(script), 0o700); err != nil {
 		w.t.Fatal(err)
 	}
 }

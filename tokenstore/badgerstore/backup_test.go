@@ -140,6 +140,22 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 }
 
+// slow takes a backup while the store goes on: after each record, a few updates.
+type slow struct {
+	bytes.Buffer
+	updates *atomic.Int64
+	over    *atomic.Bool
+}
+
+func (w *slow) Write(b []byte) (int, error) {
+	if len(b) > 10<<10 {
+		for n := w.updates.Load(); w.updates.Load() < n+3 && !w.over.Load(); {
+			time.Sleep(time.Millisecond) // between two looks at a condition
+		}
+	}
+	return w.Buffer.Write(b)
+}
+
 // TestBackupDuringLoad (F065): each backup is the store at one moment, and
 // restores.
 func TestBackupDuringLoad(t *testing.T) {
@@ -156,6 +172,7 @@ func TestBackupDuringLoad(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	var over atomic.Bool
+	var updates atomic.Int64
 	for _, pair := range ids {
 		wg.Go(func() { // the second follows the first
 			for !over.Load() {
@@ -166,8 +183,10 @@ func TestBackupDuringLoad(t *testing.T) {
 					})
 					if err != nil {
 						t.Errorf("UpdateConnection = %v", err)
+						over.Store(true)
 						return
 					}
+					updates.Add(1)
 				}
 				c := create(t, s, live("passing"))
 				if _, err := s.DeleteConnection(t.Context(), c.ID); err != nil {
@@ -178,7 +197,11 @@ func TestBackupDuringLoad(t *testing.T) {
 	}
 	var texts [][]byte
 	for range backups {
-		texts = append(texts, backup(t, s))
+		b := &slow{updates: &updates, over: &over}
+		if err := s.Backup(t.Context(), b); err != nil {
+			t.Errorf("Backup = %v", err)
+		}
+		texts = append(texts, b.Bytes())
 	}
 	over.Store(true)
 	wg.Wait()

@@ -62,14 +62,15 @@ type Store struct {
 var _ tokenstore.Store = (*Store)(nil)
 
 // Open opens the store in dir, Lanyard's data directory, and makes both if they
-// are not there. Badger's files are in dir/badger; the store's identity is
-// beside it in dir/lanyard-store.json, where nothing that happens to Badger's
-// files can reach it.
+// are not there. Badger's files are in a directory below dir/badger that each
+// opening makes anew, out of those that are in force; dir/lanyard-store.json says
+// which these are, and dir/lanyard-mark-N which transaction was the last to be
+// acknowledged. Opening reads the whole store.
 //
 // Open changes nothing if it finds that the keyset is not the store's (an error
 // that wraps tokenstore.ErrKeyMissing), that another process has the directory
-// (tokenstore.ErrUnavailable), or that the identity or Badger's files are missing
-// or of another store (ErrIncomplete).
+// (tokenstore.ErrUnavailable), or that something is damaged, missing or of another
+// store (ErrIncomplete). tokenstore.ErrFull says that there is no room to open.
 func Open(dir string, cfg Config) (*Store, error) { return openHooked(dir, cfg, failpoint.Hit) }
 
 // openHooked is Open with a function that is called at the failpoints.

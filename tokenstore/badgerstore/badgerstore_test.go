@@ -25,15 +25,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func newKeys(t testing.TB) *seal.Keyset {
-	t.Helper()
+func newKeys(tb testing.TB) *seal.Keyset {
+	tb.Helper()
 	text, err := seal.Generate()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	ks, err := seal.Parse(text)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return ks
 }

@@ -1,11 +1,14 @@
 package badgerstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"path/filepath"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
 // OpenHooked is Open with a function that is called at the failpoints.
@@ -45,6 +48,21 @@ func Files(dir string) string {
 	return filesOf(dir, id.Generation)
 }
 
+// Check does what Open does before it changes anything.
+func Check(dir string, codec tokenstore.Codec) error {
+	s := &Store{dir: dir}
+	id, err := s.prepareIdentity(codec)
+	if err != nil {
+		return err
+	}
+	r, err := newReader(filesOf(dir, id.Generation))
+	if err != nil {
+		return err
+	}
+	_, err = s.check(r, id)
+	return errors.Join(err, r.close())
+}
+
 // Mark returns the path of the mark that is in force.
 func Mark(dir string) string {
 	id, _ := readIdentity(dir)
@@ -70,4 +88,19 @@ func (s *Store) MoveMark(path string) error {
 		s.gen.mark = m
 	}
 	return err
+}
+
+// SplitLog makes two logs of one, after its first n transactions.
+func SplitLog(log []byte, n int) (first, second []byte) {
+	at := logHeaderLen
+	for n > 0 {
+		e, size, ok := parseLogEntry(log[at:])
+		if !ok {
+			panic("the log has not so many")
+		}
+		if at += size; e.meta&bitFinTxn != 0 {
+			n--
+		}
+	}
+	return log[:at], append(bytes.Clone(log[:logHeaderLen]), log[at:]...)
 }

@@ -56,7 +56,7 @@ func build(
 	if err != nil {
 		return id, fmt.Errorf("opening Badger in %s: %w: %w", files, tokenstore.ErrUnavailable, err)
 	}
-	s := &Store{keys: keyMaker{indexKey: indexKey}}
+	s := &Store{keys: keyMaker{indexKey: indexKey}, space: newSpace(dir, zap.NewNop())}
 	s.setSealing(codec, id)
 	seq, err := s.fill(db, entries)
 	if err = errors.Join(err, db.Close()); err != nil {
@@ -76,9 +76,15 @@ func (s *Store) fill(db *badger.DB, entries iter.Seq2[entry, error]) (seq uint64
 	batch := db.NewWriteBatch()
 	defer batch.Cancel()
 	var h head
+	n := 0
 	for e, err := range entries {
 		if err != nil {
 			return 0, err
+		}
+		if n++; n%100 == 0 {
+			if err := s.space.look().refuse(roomForNextLog, "building the store"); err != nil {
+				return 0, err
+			}
 		}
 		w := &write{}
 		if e.connection == nil {
@@ -115,12 +121,17 @@ func (s *Store) fill(db *badger.DB, entries iter.Seq2[entry, error]) (seq uint64
 }
 
 // copyTo makes of the files that r has read and checked the generation to: the
-// tables, which never change, as links, the others written anew from what was
+// tables, which never change, as links, but as copies where a Badger that was
+// left may still read them (see leave), the others written anew from what was
 // whole in them. Neither the directory of value logs that can be freed (DISCARD)
 // nor the KEYREGISTRY, empty without encryption, is needed.
 func (r *reader) copyTo(to string) error {
+	place := link
+	if strings.HasSuffix(r.dir, leftSuffix) {
+		place = copyFile
+	}
 	for _, name := range r.tables {
-		if err := link(filepath.Join(r.dir, name), filepath.Join(to, name)); err != nil {
+		if err := place(filepath.Join(r.dir, name), filepath.Join(to, name)); err != nil {
 			return err
 		}
 	}
@@ -158,7 +169,7 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	return writeFile(to, in)
 }
 

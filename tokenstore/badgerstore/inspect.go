@@ -80,7 +80,7 @@ func readManifest(dir string) (text []byte, m badger.Manifest, err error) {
 	if err != nil {
 		return nil, m, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	whole := int64(0)
 	err = catch(func() error {
 		m, whole, err = badger.ReplayManifestFile(f, 0, badger.Options{})
@@ -168,7 +168,7 @@ type item struct {
 // each calls use for all keys that begin with prefix, in their order.
 func (r *reader) each(prefix string, use func(item) error) error {
 	it := r.iterator()
-	defer it.Close()
+	defer func() { _ = it.Close() }()
 	now := uint64(time.Now().Unix()) //nolint:gosec // a time of today
 	var before []byte
 	for it.Seek(y.KeyWithTs([]byte(prefix), math.MaxUint64)); it.Valid(); it.Next() {

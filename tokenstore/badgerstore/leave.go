@@ -18,7 +18,8 @@ import (
 // A Badger whose write has failed is left as it stands: its Close writes, and to
 // a full disk that ends the process (SIGBUS). But it goes on working: it makes
 // tables of its logs, merges tables, and cuts the old ones to nothing before it
-// removes them, which are the next generation's too, as links.
+// removes them. What reads a table that another cuts ends the process too. So
+// what was left shares no table with the next generation.
 
 // errReadOnlyFiles is returned by leave where nothing can be moved, and Badger
 // can't make tables either.
@@ -30,7 +31,7 @@ var errReadOnlyFiles = errors.New("the file system is read-only")
 // Badger knows its files by their paths, and makes new tables before it gives up
 // old ones: so the directory is moved away from it. What it had begun before may
 // still end. So an iterator that nobody ever ends holds on to all tables, and
-// the MANIFEST has to be the same before and after.
+// the MANIFEST has to be the same before and after. Then they can be copied.
 func (g *generation) leave() error {
 	from := strings.TrimSuffix(g.files, leftSuffix)
 	if err := os.Rename(from, from+leftSuffix); err != nil && !isDir(from+leftSuffix) {
@@ -57,7 +58,7 @@ func (g *generation) leave() error {
 			return nil
 		}
 		if time.Now().After(end) {
-			return errors.New("Badger doesn't end merging tables")
+			return errors.New("it doesn't end merging tables")
 		}
 	}
 }
@@ -101,6 +102,8 @@ func (s *Store) bury(old *generation) {
 			if closing == nil { // it tries to write for ever, if it can't
 				return
 			}
+			// A reopening in between removes what it doesn't know.
+			_ = os.MkdirAll(old.files, 0o700)
 		}
 	}
 }

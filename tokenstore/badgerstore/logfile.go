@@ -51,11 +51,11 @@ func parseLogEntry(b []byte) (e logEntry, size int, ok bool) {
 		lens[i], at = v, at+n
 	}
 	keyLen, valueLen := lens[0], lens[1]
-	if keyLen == 0 || keyLen > 1<<16 || valueLen > uint64(len(b)) || uint64(at)+keyLen+valueLen+crc32.Size > uint64(len(b)) { //nolint:gosec // an index
+	if keyLen == 0 || keyLen > 1<<16 || valueLen > uint64(len(b)) || uint64(at)+keyLen+valueLen+crc32.Size > uint64(len(b)) {
 		return e, 0, false
 	}
 	e.expiresAt = lens[2]
-	key := at + int(keyLen)                                                                     //nolint:gosec // inside of b
+	key := at + int(keyLen)
 	end := key + int(valueLen)                                                                  //nolint:gosec // inside of b
 	if crc32.Checksum(b[:end], y.CastagnoliCrcTable) != binary.BigEndian.Uint32(b[end:end+4]) { // crc32.Size
 		return e, 0, false
@@ -101,7 +101,7 @@ func parseMemLog(name string, file []byte) (memLog, error) {
 			open = append(open, e)
 			continue
 		case e.meta&bitFinTxn != 0:
-			if v, err := strconv.ParseUint(string(e.value), 10, 64); err != nil || len(open) == 0 || v != version {
+			if len(open) == 0 || string(e.value) != strconv.FormatUint(version, 10) {
 				return l, nil
 			}
 			if l.last != 0 && version != l.last+1 {

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/dgraph-io/badger/v4"
+
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 

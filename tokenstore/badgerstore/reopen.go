@@ -36,7 +36,14 @@ func (s *Store) advance() (g *generation, err error) {
 		return nil, fmt.Errorf("%w: %w", tokenstore.ErrUnavailable, err)
 	}
 	defer func() { _ = r.close() }() // nothing was written
-	h, err := s.check(r, id)
+	var h head
+	err = catch(func() error {
+		h, err = s.check(r, id)
+		return err
+	})
+	if errors.Is(err, errUnreadable) { // a panic, or the disk's
+		err = fmt.Errorf("%w: %s: %w", tokenstore.ErrUnavailable, from, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -105,8 +112,8 @@ func (g *generation) open() (err error) {
 		}
 		return err
 	})
-	if err == nil {
-		err = restrictFiles(g.files)
+	if err == nil { // Badger syncs the log that it has begun, but not its name
+		err = errors.Join(restrictFiles(g.files), syncDir(g.files))
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("opening Badger in %s: %w: %w", g.files, ErrIncomplete, err), g.db.Close())

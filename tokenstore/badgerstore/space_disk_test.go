@@ -66,12 +66,18 @@ func fillDisk(t *testing.T, dir string, speed int) {
 	}
 }
 
-// TestFullDiskUnderLoad has a process write as much as it can while the disk
-// fills up to the last byte and is cleared again. It must not die of it, nor
-// lose what it said was written. LANYARD_FILL is the speed of filling in MiB a
-// second, and LANYARD_FILLS how often.
+// clients is how many write at the same time, each clientPause after its last
+// write: some 800 times a second, as 400 refreshes do.
+const (
+	clients     = 8
+	clientPause = 10 * time.Millisecond
+)
+
+// TestFullDiskUnderLoad has a process write all the time while the disk fills up
+// to the last byte and is cleared again. It must not die of it, nor lose what it
+// said was written. LANYARD_FILL is the speed of filling in MiB a second, and
+// LANYARD_FILLS how often.
 func TestFullDiskUnderLoad(t *testing.T) {
-	const clients = 50
 	dir := smallDisk(t)
 	keyset, err := seal.Generate()
 	if err != nil {
@@ -111,7 +117,7 @@ func TestFullDiskUnderLoad(t *testing.T) {
 	})
 	atWork := func() {
 		t.Helper()
-		for end, begun := time.Now().Add(30*time.Second), lines.Load(); lines.Load() < begun+500; time.Sleep(time.Millisecond) {
+		for end, begun := time.Now().Add(30*time.Second), lines.Load(); lines.Load() < begun+200; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				_ = cmd.Process.Signal(syscall.SIGQUIT) // it prints what it waits for
 				reading.Wait()
@@ -168,7 +174,7 @@ func TestWriteUntilKilled(t *testing.T) {
 	}
 	long := strings.Repeat("x", 2900)
 	var wg sync.WaitGroup
-	for range 50 {
+	for range clients {
 		id := create(t, s, tokenstore.Connection{ID: tokenstore.NewID(), UserID: "user"}).ID
 		wg.Go(func() {
 			for {
@@ -177,6 +183,7 @@ func TestWriteUntilKilled(t *testing.T) {
 					c.Token.AccessToken = secret.New(fmt.Sprint(c.Token.Generation, long))
 					return nil
 				})
+				time.Sleep(clientPause)
 				if err == nil {
 					fmt.Println(id, c.Revision)
 					continue
@@ -185,11 +192,28 @@ func TestWriteUntilKilled(t *testing.T) {
 					t.Error(err)
 				}
 				fmt.Println(id, "refused")
-				time.Sleep(time.Millisecond)
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// TestLogHasItsBlocks gives a log the blocks that it will need when it begins.
+func TestLogHasItsBlocks(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, newKeys(t))
+	create(t, s, tokenstore.Connection{ID: tokenstore.NewID()})
+	logs, err := filepath.Glob(filepath.Join(dir, "badger", "*", "*.mem"))
+	if err != nil || len(logs) != 1 {
+		t.Fatalf("logs = %q, %v; want one", logs, err)
+	}
+	info, err := os.Stat(logs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if has := info.Sys().(*syscall.Stat_t).Blocks * 512; has < badgerstore.MemTableSize {
+		t.Errorf("the log has %d KiB on the disk, and may grow to %d", has>>10, badgerstore.MemTableSize>>10)
+	}
 }
 
 // TestSpaceWantsDescriptors lets no log begin that could not be opened.

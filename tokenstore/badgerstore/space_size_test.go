@@ -23,7 +23,7 @@ import (
 
 // TestSizeOfOverwrites renews 1,000 connections 60,000 times, with records of
 // 3 KB, and wants the store to stay small. On a slow machine, or under the race
-// detector, it ends after 20 seconds with fewer. LANYARD_OVERWRITES=1000000 does
+// detector, it ends after 10 seconds with fewer. LANYARD_OVERWRITES=1000000 does
 // it so often, however long that takes, and -v shows how it went. (F030)
 func TestSizeOfOverwrites(t *testing.T) {
 	const (
@@ -31,7 +31,7 @@ func TestSizeOfOverwrites(t *testing.T) {
 		most        = 64 * mib // on the disk, the ballast apart
 		writers     = 256
 	)
-	overwrites, limit := 60_000, 20*time.Second
+	overwrites, limit := 60_000, 10*time.Second
 	if n, err := strconv.Atoi(os.Getenv("LANYARD_OVERWRITES")); err == nil {
 		overwrites, limit = n, time.Hour
 	}

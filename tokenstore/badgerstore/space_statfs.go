@@ -16,7 +16,7 @@ func statDisk(dir string) disk {
 		if err == nil {
 			break
 		}
-		if err != syscall.EINTR { //nolint:errorlint // a number, never wrapped
+		if err != syscall.EINTR {
 			return disk{}
 		}
 	}
@@ -24,5 +24,5 @@ func statDisk(dir string) disk {
 	if st.Files > 0 && st.Ffree < 64 {
 		free = 0
 	}
-	return disk{known: true, free: max(free, 0), readOnly: uint64(st.Flags)&mountedReadOnly != 0} //nolint:gosec,unconvert // as above
+	return disk{known: true, free: max(free, 0), readOnly: uint64(st.Flags)&mountedReadOnly != 0} //nolint:gosec // a flag
 }

@@ -99,8 +99,7 @@ func TestSpaceIsLoggedOnce(t *testing.T) {
 // TestBallast is made where there is room, and given up where Badger needs it
 // and it is enough.
 func TestBallast(t *testing.T) {
-	files := func(t *testing.T, logBytes int) string {
-		t.Helper()
+	files := func(logBytes int) string {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "00001.mem"), append(nonZero(logBytes), make([]byte, 4*mib)...), 0o600); err != nil {
 			t.Fatal(err)
@@ -110,28 +109,28 @@ func TestBallast(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		free int64
-		do   func(t *testing.T, s *badgerstore.Space) error
+		do   func(s *badgerstore.Space) error
 		held bool
 		err  error
 	}{
-		{"full and idle", 0, func(_ *testing.T, s *badgerstore.Space) error { s.Tend(false); return nil }, true, nil},
-		{"full and merging", 0, func(_ *testing.T, s *badgerstore.Space) error { s.Tend(true); return nil }, false, nil},
-		{"full and a new log", 0, func(_ *testing.T, s *badgerstore.Space) error { s.Opened(""); s.Tend(false); return nil }, false, nil},
-		{"low and merging", 20 * mib, func(_ *testing.T, s *badgerstore.Space) error { s.Tend(true); return nil }, true, nil},
-		{"opening with room", 100 * mib, func(t *testing.T, s *badgerstore.Space) error { return s.ToOpen(files(t, 2*mib)) }, true, nil},
-		{"opening, full", 0, func(t *testing.T, s *badgerstore.Space) error { return s.ToOpen(files(t, 2*mib)) }, false, nil},
-		{"opening, and it would not help", 0, func(t *testing.T, s *badgerstore.Space) error { return s.ToOpen(files(t, 8*mib)) }, true, tokenstore.ErrFull},
-		{"opening read-only", 0, func(t *testing.T, s *badgerstore.Space) error {
+		{"full and idle", 0, func(s *badgerstore.Space) error { s.Tend(false); return nil }, true, nil},
+		{"full and merging", 0, func(s *badgerstore.Space) error { s.Tend(true); return nil }, false, nil},
+		{"full and a new log", 0, func(s *badgerstore.Space) error { s.Opened(""); s.Tend(false); return nil }, false, nil},
+		{"low and merging", 20 * mib, func(s *badgerstore.Space) error { s.Tend(true); return nil }, true, nil},
+		{"opening with room", 100 * mib, func(s *badgerstore.Space) error { return s.ToOpen(files(2 * mib)) }, true, nil},
+		{"opening, full", 0, func(s *badgerstore.Space) error { return s.ToOpen(files(2 * mib)) }, false, nil},
+		{"opening, and it would not help", 0, func(s *badgerstore.Space) error { return s.ToOpen(files(8 * mib)) }, true, tokenstore.ErrFull},
+		{"opening read-only", 0, func(s *badgerstore.Space) error {
 			s.ReadOnly.Store(true)
-			return s.ToOpen(files(t, mib))
+			return s.ToOpen(files(mib))
 		}, true, tokenstore.ErrUnavailable},
-		{"closing, full", 0, func(t *testing.T, s *badgerstore.Space) error { return s.ToClose(files(t, 8*mib)) }, false, nil},
-		{"closing with room", 10 * mib, func(t *testing.T, s *badgerstore.Space) error { return s.ToClose(files(t, 8*mib)) }, true, nil},
-		{"the next log", 20 * mib, func(_ *testing.T, s *badgerstore.Space) error {
+		{"closing, full", 0, func(s *badgerstore.Space) error { return s.ToClose(files(8 * mib)) }, false, nil},
+		{"closing with room", 10 * mib, func(s *badgerstore.Space) error { return s.ToClose(files(8 * mib)) }, true, nil},
+		{"the next log", 20 * mib, func(s *badgerstore.Space) error {
 			s.Wrote(t.TempDir(), badgerstore.MemTableSize)
 			return s.RefuseWrite(false)
 		}, false, nil},
-		{"the next log, and too full", 15 * mib, func(_ *testing.T, s *badgerstore.Space) error {
+		{"the next log, and too full", 15 * mib, func(s *badgerstore.Space) error {
 			s.Wrote(t.TempDir(), badgerstore.MemTableSize)
 			return s.RefuseWrite(false)
 		}, false, tokenstore.ErrFull},
@@ -139,7 +138,7 @@ func TestBallast(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s, _ := newSpace(t)
 			s.Free.Store(tt.free)
-			if err := tt.do(t, s); !errors.Is(err, tt.err) {
+			if err := tt.do(s); !errors.Is(err, tt.err) {
 				t.Errorf("error = %v, want %v", err, tt.err)
 			}
 			if s.Ballast() != tt.held {

@@ -41,13 +41,15 @@ func openTable(path string, compression boptions.CompressionType) (t *table.Tabl
 	return t, nil
 }
 
+var errUnreadable = errors.New("it can't be read")
+
 // catch runs f and makes an error of a panic in it. That is also what a page of
 // a mapped file becomes that the disk can't deliver.
 func catch(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if recover() != nil { // Badger's text is the whole of the table
-			err = errors.New("it can't be read")
+			err = errUnreadable
 		}
 	}()
 	return f()
@@ -60,7 +62,7 @@ func checkTableEnd(path string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil {
 		return err

@@ -2,7 +2,9 @@ package badgerstore_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -176,5 +178,65 @@ func tamper(t *testing.T, s *badgerstore.Store, change func(txn *badger.Txn) err
 	t.Helper()
 	if err := s.Tamper(change); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestPutBack puts back what a record was before, takes one out, and brings one
+// back, past what counts them: all that is there is well made.
+func TestPutBack(t *testing.T) {
+	t.Parallel()
+	keys := newKeys(t)
+	for _, tc := range []struct {
+		name, want string
+		change     func(txn *badger.Txn, key, old []byte) error
+	}{
+		{"an older record", "not as they were last written", func(txn *badger.Txn, key, old []byte) error { return txn.Set(key, old) }},
+		{"a missing record", "there should be 2 connections", func(txn *badger.Txn, key, _ []byte) error { return txn.Delete(key) }},
+		{"a deleted record", "there should be 2 connections", func(txn *badger.Txn, _, old []byte) error { return txn.Set([]byte("c/conn_deleted"), old) }},
+		{"a forged head", "lost its head", func(*badger.Txn, []byte, []byte) error { return nil }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			s := open(t, dir, keys)
+			c := create(t, s, tokenstore.Connection{ID: tokenstore.NewID()})
+			create(t, s, tokenstore.Connection{ID: tokenstore.NewID()})
+			key := []byte("c/" + c.ID)
+			var old []byte
+			tamper(t, s, func(txn *badger.Txn) error {
+				item, err := txn.Get(key)
+				if err == nil {
+					old, err = item.ValueCopy(nil)
+				}
+				return err
+			})
+			if _, err := s.UpdateConnection(t.Context(), c.ID, func(*tokenstore.Connection) error { return nil }); err != nil {
+				t.Fatal(err)
+			}
+			tamper(t, s, func(txn *badger.Txn) error { return tc.change(txn, key, old) })
+			shut(t, s)
+			if tc.want == "lost its head" { // somebody else writes
+				db, err := badger.Open(badger.DefaultOptions(badgerstore.Files(dir)).WithLogger(nil).WithMemTableSize(8 << 20))
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = db.Update(func(txn *badger.Txn) error {
+					item, err := txn.Get([]byte("m/head"))
+					if err != nil {
+						return err
+					}
+					forged, err := item.ValueCopy(nil)
+					binary.BigEndian.PutUint64(forged[1:], txn.ReadTs()+1) // its number
+					return errors.Join(err, txn.Set([]byte("m/head"), forged))
+				})
+				if err := errors.Join(err, db.Close()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := badgerstore.Open(dir, badgerstore.Config{Codec: keys})
+			if !errors.Is(err, badgerstore.ErrIncomplete) || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("Open = %v, want ErrIncomplete that says %q", err, tc.want)
+			}
+		})
 	}
 }
