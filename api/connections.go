@@ -200,10 +200,14 @@ func (h *Handler) list(r *http.Request, in *input) (any, *guard.Problem) {
 		return nil, h.storeProblem(err)
 	}
 	answer := struct {
-		Connections []connectionView `json:"connections"`
-		NextCursor  *string          `json:"next_cursor"` // null at the end
-	}{Connections: make([]connectionView, 0, len(page))}
+		Connections []any   `json:"connections"` // connectionView, or damagedView
+		NextCursor  *string `json:"next_cursor"` // null at the end
+	}{Connections: make([]any, 0, len(page))}
 	for _, c := range page {
+		if c.Damaged {
+			answer.Connections = append(answer.Connections, viewDamaged(c))
+			continue
+		}
 		answer.Connections = append(answer.Connections, h.view(c))
 	}
 	if next != "" {

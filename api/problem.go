@@ -37,16 +37,19 @@ func internalError() *guard.Problem {
 	}
 }
 
+// codeCorrupt is said of a record that is there and can't be opened.
+const codeCorrupt = "store_corrupt"
+
 // storeProblem turns an error of the store into an answer.
 func (h *Handler) storeProblem(err error) *guard.Problem {
 	switch {
 	case errors.Is(err, tokenstore.ErrNotFound):
 		return connectionNotFound()
 	case errors.Is(err, tokenstore.ErrCorrupt):
-		h.log.Error("record is damaged", zap.String("error_code", "store_corrupt"), zap.Error(err))
+		h.log.Error("record is damaged", zap.String("error_code", codeCorrupt), zap.Error(err))
 		return &guard.Problem{
-			Status: http.StatusServiceUnavailable, Code: "store_corrupt",
-			Detail: "The record is there, but it is damaged and can't be read. An operator has to look at the store.",
+			Status: http.StatusServiceUnavailable, Code: codeCorrupt,
+			Detail: "The record is there, but it is damaged and can't be read. Restore a backup, or delete it and have its user connect again.",
 		}
 	case errors.Is(err, tokenstore.ErrFull):
 		// The store's own line in the log says so once, not for each request.

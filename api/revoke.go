@@ -20,6 +20,7 @@ const (
 	spareSibling     = "shared_grant"                      // it would end another connection's grant
 	spareMissing     = tokenstore.ReasonIntegrationMissing // not configured, so that nobody can ask
 	spareUnreachable = "provider_unavailable"
+	spareDamaged     = codeCorrupt // its record can't be opened
 )
 
 const (
@@ -101,6 +102,13 @@ func (h *Handler) remove(r *http.Request, in *input) (any, *guard.Problem) {
 		return nil, h.storeProblem(err)
 	}
 	h.changed("connection deleted", c)
+	if c.Damaged {
+		return struct {
+			damagedView
+			ProviderRevoked       bool   `json:"provider_revoked"`
+			ProviderRevokedReason string `json:"provider_revoked_reason"`
+		}{viewDamaged(c), false, spareDamaged}, nil
+	}
 	tokens := credentials(&c)
 	c.Revoke() // shown as what has become of it
 	answer := revokedView{connectionView: h.view(c), ProviderRevoked: false, ProviderRevokedReason: spareUnasked}
@@ -227,7 +235,8 @@ func (h *Handler) try(ctx context.Context, rv revocation) (spared string, err er
 }
 
 // anyLive reports whether a connection that f matches holds a credential. Which
-// account that is of is not known, so it may be the same.
+// account that is of is not known, so it may be the same. What a damaged one
+// holds is not known either.
 func (h *Handler) anyLive(ctx context.Context, f tokenstore.Filter) (bool, error) {
 	for cursor := ""; ; {
 		page, next, err := h.cfg.Store.ListConnections(ctx, f, cursor, maxLimit)
@@ -235,7 +244,7 @@ func (h *Handler) anyLive(ctx context.Context, f tokenstore.Filter) (bool, error
 			return false, err
 		}
 		for i := range page {
-			if len(credentials(&page[i])) > 0 {
+			if page[i].Damaged || len(credentials(&page[i])) > 0 {
 				return true, nil
 			}
 		}

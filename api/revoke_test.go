@@ -284,6 +284,67 @@ func TestRevokingDuringARefresh(t *testing.T) {
 	})
 }
 
+// damagedStore shows one connection as a store does that can't open its record.
+type damagedStore struct {
+	tokenstore.Store
+	id string
+}
+
+func (s *damagedStore) ListConnections(ctx context.Context, f tokenstore.Filter, cursor string, limit int) ([]tokenstore.Connection, string, error) {
+	page, next, err := s.Store.ListConnections(ctx, f, cursor, limit)
+	for i := range page {
+		if page[i].ID == s.id {
+			page[i] = tokenstore.Connection{ID: s.id, CreatedAt: page[i].CreatedAt, Damaged: true}
+		}
+	}
+	return page, next, err
+}
+
+func (s *damagedStore) DeleteConnection(ctx context.Context, id string) (tokenstore.Connection, error) {
+	c, err := s.Store.DeleteConnection(ctx, id)
+	if id == s.id {
+		c = tokenstore.Connection{ID: id, Damaged: true}
+	}
+	return c, err
+}
+
+// A connection whose record can't be opened takes nothing from the list that it
+// is on, spares others' grants, since it may rest on the same, and can be deleted.
+func TestDamagedConnection(t *testing.T) {
+	store := &damagedStore{}
+	b := newBench(t, func(cfg *api.Config) { store.Store, cfg.Store = cfg.Store, store })
+	whole, broken := b.put(active("a")), b.put(active("b"))
+	store.id = broken.ID
+	list := b.do("GET", "/v1/connections", "")
+	b.wants(list, 200, "")
+	shown, _ := list.json["connections"].([]any)
+	if len(shown) != 2 {
+		t.Fatalf("list = %s", list.text)
+	}
+	for _, c := range shown {
+		c, _ := c.(map[string]any)
+		switch c["id"] {
+		case whole.ID:
+			if c["status"] != "ACTIVE" || c["error"] != nil {
+				t.Errorf("whole one: %v", c)
+			}
+		case broken.ID:
+			if c["error"] != "store_corrupt" || c["status"] != nil || c["created_at"] == nil {
+				t.Errorf("damaged one: %v", c)
+			}
+		}
+	}
+	a := b.do("DELETE", "/v1/connections/"+whole.ID, "")
+	if a.json["provider_revoked_reason"] != "shared_grant" {
+		t.Errorf("deleting beside a damaged one: %s", a.text)
+	}
+	a = b.do("DELETE", "/v1/connections/"+broken.ID, "")
+	b.wants(a, 200, "")
+	if a.json["error"] != "store_corrupt" || a.json["provider_revoked"] != false || b.revoker.ledger() != "" {
+		t.Errorf("deleting a damaged one: %s, revoked %q", a.text, b.revoker.ledger())
+	}
+}
+
 func TestAFailedRevocationIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)

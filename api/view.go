@@ -46,6 +46,17 @@ type accountView struct {
 	Email string `json:"email"`
 }
 
+// damagedView is a connection whose record can't be opened.
+type damagedView struct {
+	ID        string     `json:"id"`
+	CreatedAt *time.Time `json:"created_at"`
+	Error     string     `json:"error"` // store_corrupt
+}
+
+func viewDamaged(c tokenstore.Connection) damagedView {
+	return damagedView{ID: c.ID, CreatedAt: instant(c.CreatedAt), Error: codeCorrupt}
+}
+
 // view returns c as lists show it.
 func (h *Handler) view(c tokenstore.Connection) connectionView {
 	v := connectionView{

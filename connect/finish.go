@@ -277,7 +277,7 @@ func (h *Handler) grantInUse(ctx context.Context, integration, userID string) bo
 		return true
 	}
 	for i := range own {
-		if own[i].Staged != nil {
+		if own[i].Staged != nil || own[i].Damaged {
 			return true
 		}
 	}

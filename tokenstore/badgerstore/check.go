@@ -10,7 +10,7 @@ import (
 )
 
 // whatToDo ends each error about a damaged store.
-const whatToDo = "nothing was changed: restore a backup, or take what can still be read with `lanyard restore --accept-loss`"
+const whatToDo = "nothing was changed: restore a backup, or take what can still be read with `caddy lanyard restore --accept-loss`"
 
 // check compares what r reads with the mark, the identity and the head, and
 // returns the head. An error wraps ErrIncomplete and names what is damaged or

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/dgraph-io/badger/v4"
+	"go.uber.org/zap"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
@@ -98,9 +99,21 @@ func (s *Store) view(read func(txn *badger.Txn) error) error {
 	if s.closed {
 		return errClosed
 	}
-	err := s.db.View(read)
+	err := s.readBadger(read)
 	if errors.Is(err, badger.ErrDBClosed) {
 		return errClosed
 	}
 	return err
+}
+
+// readBadger outlives a Badger that panics: one that could not begin its next
+// log, for want of file descriptors say, does so at every read.
+func (s *Store) readBadger(read func(txn *badger.Txn) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("badger panicked", zap.String("panic", fmt.Sprint(p)), zap.Stack("stack"))
+			err = fmt.Errorf("%w: Badger panicked", tokenstore.ErrUnavailable)
+		}
+	}()
+	return s.db.View(read)
 }
