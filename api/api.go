@@ -102,6 +102,10 @@ type Handler struct {
 	stop    context.CancelFunc
 	retries sync.WaitGroup
 
+	lateCtx  context.Context //nolint:containedctx // the same, of those that wait for a renewal to end
+	stopLate context.CancelFunc
+	lates    sync.WaitGroup
+
 	mu       sync.Mutex
 	closed   bool // guarded by mu
 	retrying int  // guarded by mu; revocations under way behind their request
@@ -133,8 +137,14 @@ func New(cfg Config) (*Handler, error) {
 		h.log = zap.NewNop()
 	}
 	h.ctx, h.stop = context.WithCancel(context.Background())
+	h.lateCtx, h.stopLate = context.WithCancel(context.Background())
 	return h, nil
 }
+
+// lateTime is how long Close waits for the renewals of connections that were
+// revoked or deleted in the middle of them: a token request's own limit, and
+// time to revoke what it brings.
+const lateTime = 25 * time.Second
 
 // Close ends the revocations that are being tried again, and waits for them.
 func (h *Handler) Close() {
@@ -142,6 +152,10 @@ func (h *Handler) Close() {
 	h.closed = true
 	h.mu.Unlock()
 	h.stop()
+	timer := time.AfterFunc(lateTime, h.stopLate)
+	h.lates.Wait()
+	timer.Stop()
+	h.stopLate()
 	h.retries.Wait()
 }
 

@@ -159,22 +159,29 @@ func (h *Handler) revokeGrant(
 	return done, why
 }
 
-// revokeLate ends what late brings, behind the request. It reports whether there
-// was room for that.
+// revokeLate ends what late brings, behind the request. It reports whether
+// there is still time for that.
 func (h *Handler) revokeLate(rv revocation, late func(context.Context) (tokenstore.Token, bool)) bool {
-	return h.behind(func() {
-		t, came := late(h.ctx)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return false
+	}
+	h.lates.Go(func() {
+		t, came := late(h.lateCtx)
 		if !came {
 			return
 		}
 		rv.tokens = []tokenstore.Token{t}
-		spared, err := h.try(h.ctx, rv)
-		if err != nil {
-			h.keepTrying(rv, err)
-			return
+		spared, err := h.try(h.lateCtx, rv)
+		switch {
+		case err == nil:
+			h.ended(rv, spared)
+		case !h.tryLater(rv, err):
+			h.gaveUp(rv, err)
 		}
-		h.ended(rv, spared)
 	})
+	return true
 }
 
 // revokeRefused ends a credential at the provider that was never completed. It
@@ -258,11 +265,6 @@ func (h *Handler) anyLive(ctx context.Context, f tokenstore.Filter) (bool, error
 // tryLater tries again behind the request that wanted it, while the program
 // runs. It reports whether there was room for that.
 func (h *Handler) tryLater(rv revocation, failure error) bool {
-	return h.behind(func() { h.keepTrying(rv, failure) })
-}
-
-// behind runs work that a request leaves behind, if there is room for more.
-func (h *Handler) behind(work func()) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed || h.retrying >= maxRetrying {
@@ -270,7 +272,7 @@ func (h *Handler) behind(work func()) bool {
 	}
 	h.retrying++
 	h.retries.Go(func() {
-		work()
+		h.keepTrying(rv, failure)
 		h.mu.Lock()
 		h.retrying--
 		h.mu.Unlock()

@@ -284,6 +284,28 @@ func TestRevokingDuringARefresh(t *testing.T) {
 	})
 }
 
+// A reload in the middle of it forgets nothing.
+func TestReloadDuringARefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.refresher.late = func(ctx context.Context) (tokenstore.Token, bool) {
+			select {
+			case <-time.After(3 * time.Second):
+				var c tokenstore.Connection
+				active("late")(&c)
+				return c.Token, true
+			case <-ctx.Done():
+				return tokenstore.Token{}, false
+			}
+		}
+		b.do("DELETE", "/v1/connections/"+b.put(active("a")).ID, "")
+		b.h.Close()
+		if got := b.revoker.ledger(); got != "access-a access-late" {
+			t.Errorf("revoked %q", got)
+		}
+	})
+}
+
 // damagedStore shows one connection as a store does that can't open its record.
 type damagedStore struct {
 	tokenstore.Store

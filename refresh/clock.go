@@ -27,6 +27,13 @@ func ageNow(g *tokenstore.Grant) time.Time {
 	return wall
 }
 
+// hasAged reports whether g's token has reached its end by the clock that never
+// jumps, or had when g was taken. What can't be renewed is given up by that: a
+// wall clock that was put forward, and will be put right, must not end it.
+func hasAged(g *tokenstore.Grant, end time.Time) bool {
+	return !g.SeenWall.Add(time.Since(g.SeenAt)).Before(end)
+}
+
 // softAt returns when g's token should be renewed, zero if never. One that was
 // issued in the future tells that the clock was put back while nobody looked:
 // its end can't be trusted, and it is due.

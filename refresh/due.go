@@ -5,68 +5,77 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
-// Resolve looks after a connection whose time has come: a refresh with an
-// unknown outcome is tried again, and the refresh token of a connection that
-// nobody uses is renewed before it dies.
+// lookPause is how long the keeper leaves a connection alone whose renewal could
+// not begin.
+const lookPause = 20 * time.Second
+
+// Resolve begins what a connection whose time has come needs: an answer that is
+// stored is read, a refresh with an unknown outcome is tried again, and the
+// refresh token of a connection that nobody uses is renewed before it dies. It
+// does not wait for that.
 func (r *Refresher) Resolve(ctx context.Context, id string) {
+	if r.restsUntil(id).After(wallNow()) {
+		return
+	}
 	c, err := r.store.Connection(ctx, id)
 	if err != nil {
 		return
 	}
-	if c.Intent == nil {
-		if at := c.KeepAliveAt(); !at.IsZero() && !wallNow().Before(at) {
-			r.renewBehind(grantOf(&c))
-		}
+	why := dueRenewal
+	switch at := c.KeepAliveAt(); {
+	case c.Intent != nil && c.Intent.Answer != nil:
+		why = readRenewal
+	case c.Intent != nil:
+	case !at.IsZero() && !wallNow().Before(at):
+		why = aheadRenewal
+	default:
 		return
 	}
-	f, err := r.join(grantOf(&c), c.Token.Generation, dueRenewal)
-	if err != nil {
-		return // the last try was too short a time ago, and said what it met
-	}
-	_, err = f.wait(ctx)
-	switch {
-	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, tokenstore.ErrNotActive), errors.Is(err, errEndpointDown):
-	default:
-		r.cfg.Logger.Warn("interrupted refresh not resolved yet",
-			zap.String("connection_id", id), zap.String("integration", c.Integration), zap.Error(err))
+	if _, err := r.join(grantOf(&c), c.Token.Generation, why); err != nil {
+		r.rest(id, wallNow().Add(lookPause))
 	}
 }
 
-// recoverAtOnce bounds the renewals that a start brings at the same time.
-const recoverAtOnce = 16
+// restsUntil returns when the keeper looks at a connection again.
+func (r *Refresher) restsUntil(id string) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w := r.work[id]; w != nil {
+		return w.lookAt
+	}
+	return time.Time{}
+}
 
-// Recover finishes what the last run left open, before the first request asks
-// for it: answers that were kept and not read, refreshes whose outcome nobody
-// saw. It returns when all were tried once, or ctx ends.
+func (r *Refresher) rest(id string, until time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := r.work[id]
+	if w == nil {
+		w = &work{}
+		r.work[id] = w
+	}
+	w.lookAt = until
+}
+
+// Recover begins to finish what the last run left open: answers that were kept
+// and not read, refreshes whose outcome nobody saw.
 func (r *Refresher) Recover(ctx context.Context) error {
-	farFuture := time.Now().AddDate(100, 0, 0)
-	ids, err := r.store.DueConnections(ctx, farFuture)
+	// An intent that nobody settled is due at the end of its request.
+	ids, err := r.store.DueConnections(ctx, wallNow().Add(requestLimit))
 	if err != nil {
 		return fmt.Errorf("refresh: looking for interrupted refreshes: %w", err)
 	}
-	slots := make(chan struct{}, recoverAtOnce)
-	var wg sync.WaitGroup
 	for _, id := range ids {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			wg.Wait()
+		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		wg.Go(func() {
-			r.Resolve(ctx, id)
-			<-slots
-		})
+		r.Resolve(ctx, id)
 	}
-	wg.Wait()
 	return nil
 }
 
@@ -77,12 +86,13 @@ func (r *Refresher) Recover(ctx context.Context) error {
 func (r *Refresher) RenewAhead() {
 	due := r.cache.dueAhead(wallNow())
 	slices.SortFunc(due, func(a, b *tokenstore.Grant) int { return a.Token.ExpiresAt.Compare(b.Token.ExpiresAt) })
-	full := map[string]bool{} // integrations whose lanes take no more
+	full := map[string]bool{} // integrations that take no more
 	for _, g := range due {
 		if full[g.Integration] {
 			continue
 		}
-		if _, err := r.join(g, g.Token.Generation, aheadRenewal); errors.Is(err, errBusy) || errors.Is(err, errEndpointDown) {
+		_, err := r.join(g, g.Token.Generation, sweepRenewal)
+		if errors.Is(err, errBusy) || errors.Is(err, errEndpointDown) || errors.Is(err, tokenstore.ErrNotActive) {
 			full[g.Integration] = true
 		}
 	}

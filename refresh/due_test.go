@@ -230,7 +230,7 @@ func TestDisabledInDoubt(t *testing.T) {
 		if due() != 1 {
 			t.Error("it is not due once it is enabled")
 		}
-		r.Resolve(t.Context(), r.id)
+		r.resolve()
 		r.wantToken("at-new-1")
 	})
 }

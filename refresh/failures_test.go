@@ -28,12 +28,12 @@ func TestUnknownOutcomeWithoutAnEnd(t *testing.T) {
 			time.Sleep(tokenLife - 4*time.Minute)
 			for range 23 {
 				r.wantToken("at-0")
-				r.Resolve(t.Context(), r.id)
+				r.resolve()
 				time.Sleep(10 * time.Second)
 			}
 			r.wantCalls("rt-0")
 			time.Sleep(10 * time.Second)
-			r.Resolve(t.Context(), r.id)
+			r.resolve()
 			r.wantToken("at-new-2")
 		})
 	})
@@ -46,7 +46,7 @@ func TestUnknownOutcomeWithoutAnEnd(t *testing.T) {
 					t.Fatal("Refresh() = nil after an unknown outcome")
 				}
 				r.wantToken("at-0")
-				r.Resolve(t.Context(), r.id)
+				r.resolve()
 				time.Sleep(time.Hour)
 			}
 			r.wantCalls("rt-0")
@@ -73,6 +73,7 @@ func TestRecoverASecondTry(t *testing.T) {
 		if err := r.Recover(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 		r.wantCalls("rt-0")
 		r.wantToken("at-new-1")
 	})

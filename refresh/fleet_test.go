@@ -26,6 +26,7 @@ type endpoint struct {
 	mu       sync.Mutex
 	fail     func(t tokenstore.Token) error // nil: it works
 	begun    []time.Time                    // when each request came
+	sent     map[string]int                 // :: refresh token → how often it came
 	spent    map[string]bool                // refresh tokens that were redeemed
 	reused   int
 	underway int
@@ -33,12 +34,13 @@ type endpoint struct {
 }
 
 func newEndpoint() *endpoint {
-	return &endpoint{concurrency: 16, interval: 20 * time.Millisecond, delay: 100 * time.Millisecond, life: tokenLife, spent: map[string]bool{}}
+	return &endpoint{concurrency: 16, interval: 20 * time.Millisecond, delay: 100 * time.Millisecond, life: tokenLife, spent: map[string]bool{}, sent: map[string]int{}}
 }
 
 func (e *endpoint) Refresh(_ context.Context, t tokenstore.Token) (tokenstore.Answer, error) {
 	e.mu.Lock()
 	e.begun = append(e.begun, time.Now())
+	e.sent[t.RefreshToken.Reveal()]++
 	e.underway++
 	e.most = max(e.most, e.underway)
 	fail := e.fail
@@ -95,6 +97,18 @@ func (e *endpoint) requests() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.begun)
+}
+
+// repeated reports whether a refresh token came more than once.
+func (e *endpoint) repeated() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, n := range e.sent {
+		if n > 1 {
+			return true
+		}
+	}
+	return false
 }
 
 // fleet is a Refresher with many connections at one endpoint.

@@ -3,6 +3,7 @@ package refresh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -20,13 +21,20 @@ const (
 	dueRenewal reason = iota
 	// aheadRenewal: the same, and nobody waits.
 	aheadRenewal
+	// sweepRenewal: the same, and nobody has even asked.
+	sweepRenewal
 	// refusedRenewal: an API refused the token, which was near its end anyway.
 	refusedRenewal
 	// forcedRenewal: an API refused a token that should have been good.
 	forcedRenewal
 	// askedRenewal: an operator wants it now.
 	askedRenewal
+	// readRenewal: an answer is stored that nobody has read. The provider is not
+	// asked.
+	readRenewal
 )
+
+func (w reason) waitedFor() bool { return w != aheadRenewal && w != sweepRenewal }
 
 // accessTokenDead reports whether the access token is known not to be taken.
 func (w reason) accessTokenDead() bool { return w == refusedRenewal || w == forcedRenewal }
@@ -36,16 +44,19 @@ func (w reason) accessTokenDead() bool { return w == refusedRenewal || w == forc
 type work struct {
 	flight   *flight   // nil if none is under way
 	failures int       // in a row
+	provider Provider  // that they were met at; another one may do better
 	retryAt  time.Time // nobody tries before
 	cause    error     // of the last failure
 	openTill time.Time // no due renewal before: an outcome is open
 	forcedAt time.Time // of the last forced renewal
+	lookAt   time.Time // the keeper does not look before
 }
 
 // flight is one renewal under way, shared by all who wait for it. It lands when
 // its outcome is known, and is under way until that is stored, too: they differ
 // only while the store can't write.
 type flight struct {
+	turn   *turn // its way to the token endpoint
 	done   chan struct{}
 	landed bool              // the flight's own goroutine's
 	grant  *tokenstore.Grant // after done
@@ -74,16 +85,31 @@ func (r *Refresher) renewBehind(g *tokenstore.Grant) {
 // renew starts or joins the flight of g's connection, whose generation seen is
 // no good, and waits for it.
 func (r *Refresher) renew(ctx context.Context, g *tokenstore.Grant, seen uint64, why reason) (*tokenstore.Grant, error) {
-	f, err := r.join(g, seen, why)
-	if err != nil {
-		return nil, err
+	var before *flight
+	for {
+		f, err := r.join(g, seen, why)
+		if err != nil {
+			return nil, err
+		}
+		next, err := f.wait(ctx)
+		if f != before && why.accessTokenDead() && errors.Is(err, errOutcomeOpen) {
+			before = f // it may have begun for one who could wait
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		t := &next.Token
+		ended := !t.ExpiresAt.IsZero() && !t.ExpiryUnknown && !ageNow(next).Before(t.ExpiresAt)
+		if t.Generation > seen && !ended {
+			return next, nil
+		}
+		if f == before {
+			// It landed, can't be stored, and what it brought is no good by now.
+			return nil, unavailable(0, tokenstore.ErrUnavailable)
+		}
+		before = f // it may have ended just now, with what was there before
 	}
-	next, err := f.wait(ctx)
-	if err == nil && next.Token.Generation <= seen {
-		// It landed, can't be stored, and what it brought was refused, too.
-		return nil, unavailable(0, tokenstore.ErrUnavailable)
-	}
-	return next, err
 }
 
 // wait returns what the flight brings, or ctx's error.
@@ -127,62 +153,73 @@ func (r *Refresher) Late(id string) func(ctx context.Context) (tokenstore.Token,
 // join returns the flight under way, or starts one. It returns an
 // *UnavailableError while a failure is too fresh to try again or the token
 // endpoint is down, ErrNotRenewed for the second forced renewal within
-// forcedPause, and errBusy to one that nobody waits for.
+// forcedPause, ErrNotActive without a provider, and errBusy to one that nobody
+// waits for.
 func (r *Refresher) join(g *tokenstore.Grant, seen uint64, why reason) (*flight, error) {
-	var l *lane // none without a provider: the flight says so
-	if p, ok := r.cfg.Provider(g.Integration); ok {
-		l = r.lane(g.Integration, p)
+	p, ok := r.cfg.Provider(g.Integration)
+	if !ok {
+		return nil, fmt.Errorf("refresh: integration %q is not configured: %w", g.Integration, tokenstore.ErrNotActive)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	w := r.work[g.ConnectionID]
 	if w != nil && w.flight != nil {
+		if why.waitedFor() {
+			w.flight.turn.hurry()
+		}
 		return w.flight, nil
 	}
 	if r.closing {
 		return nil, errClosing
 	}
-	if l != nil {
-		if err := l.refuses(why); err != nil {
-			return nil, err
-		}
-	}
 	if w == nil {
 		w = &work{}
 	}
-	if err := w.refuses(why); err != nil {
+	l, now := r.lane(g.Integration, p), wallNow()
+	if err := w.refuses(why, p, now); err != nil {
 		return nil, err
 	}
-	r.tidy(wallNow())
+	var t *turn
+	if g.Renewable && why != readRenewal {
+		var err error
+		if t, err = l.queue(g.ConnectionID, why); err != nil {
+			return nil, err
+		}
+	}
+	if why == forcedRenewal {
+		w.forcedAt = now
+	}
+	r.tidy(now)
 	r.work[g.ConnectionID] = w
-	f := &flight{done: make(chan struct{}), over: make(chan struct{})}
-	w.flight = f
+	f := &flight{turn: t, done: make(chan struct{}), over: make(chan struct{})}
+	w.flight, w.provider = f, p
 	r.flights.Go(func() { r.fly(f, g.ConnectionID, seen, why) })
 	return f, nil
 }
 
 // refuses returns why the connection must not be renewed now, or nil.
-func (w *work) refuses(why reason) error {
-	now := wallNow()
-	if why != askedRenewal && now.Before(w.retryAt) {
+func (w *work) refuses(why reason, p Provider, now time.Time) error {
+	switch {
+	case why != askedRenewal && p == w.provider && now.Before(w.retryAt): // its last try has failed
 		return unavailable(w.retryAt.Sub(now), w.cause)
-	}
-	if (why == dueRenewal || why == aheadRenewal) && now.Before(w.openTill) {
+	case (why == dueRenewal || !why.waitedFor()) && now.Before(w.openTill):
 		return unavailable(w.openTill.Sub(now), errOutcomeOpen)
-	}
-	if why == forcedRenewal {
-		if !w.forcedAt.IsZero() && now.Before(w.forcedAt.Add(forcedPause)) {
-			return tokenstore.ErrNotRenewed
-		}
-		w.forcedAt = now
+	case why == forcedRenewal && !w.forcedAt.IsZero() && now.Before(w.forcedAt.Add(forcedPause)):
+		return tokenstore.ErrNotRenewed
 	}
 	return nil
 }
 
-// fly runs one renewal and leaves behind what the next one has to know.
+// fly runs one renewal when its turn has come, and leaves behind what the next
+// one has to know.
 func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 	defer close(f.over)
-	grant, err := r.redeem(r.ctx, f, id, seen, why)
+	defer f.turn.end()
+	var grant *tokenstore.Grant
+	err := f.turn.wait(r.ctx)
+	if err == nil {
+		grant, err = r.redeem(r.ctx, f, id, seen, why)
+	}
 	if hasMoved(err) {
 		grant, err = r.moved(r.ctx, id, seen, err)
 	}
@@ -193,8 +230,8 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 	un, failed := errors.AsType[*tokenstore.UnavailableError](err)
 	switch {
 	case failed && errors.Is(un.Cause, errOutcomeOpen):
-		w.openTill = wallNow().Add(un.RetryAfter)
-	case failed && (errors.Is(un.Cause, errEndpointDown) || clientRefused(un.Cause) || un == errClosing):
+		w.openTill = later(w.openTill, wallNow().Add(un.RetryAfter))
+	case failed && (errors.Is(un.Cause, errEndpointDown) || un == errClosing):
 		// Not this connection's failure: the lane refuses the next one itself.
 	case failed:
 		w.failures++
@@ -204,7 +241,7 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 			wait = min(wait, maxStorePause)
 		}
 		w.retryAt = wallNow().Add(wait)
-		un.RetryAfter = clampRetry(w.retryAt.Sub(wallNow()))
+		un.RetryAfter = clampRetry(wait)
 	default:
 		w.failures, w.retryAt, w.openTill, w.cause = 0, time.Time{}, time.Time{}, nil
 		if w.forcedAt.IsZero() {
@@ -213,6 +250,13 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 	}
 	r.mu.Unlock()
 	f.land(grant, err)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // tidyOver is how much work may be remembered before what is no longer needed
@@ -227,7 +271,8 @@ func (r *Refresher) tidy(now time.Time) {
 		return
 	}
 	for id, w := range r.work {
-		if w.flight == nil && now.After(w.retryAt.Add(maxBackOff)) && now.After(w.openTill) && now.After(w.forcedAt.Add(forcedPause)) {
+		if w.flight == nil && now.After(w.retryAt.Add(maxBackOff)) && now.After(w.openTill) && now.After(w.lookAt) &&
+			now.After(w.forcedAt.Add(forcedPause)) {
 			delete(r.work, id)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -24,6 +25,9 @@ func mayPresent(c *tokenstore.Connection, why reason) error {
 		return nil
 	}
 	now := wallNow()
+	if why != aheadRenewal && c.Intent.StartedAt.After(now.Add(clockSlack)) {
+		return nil // the clock was put back: its times say nothing
+	}
 	wait := c.Intent.Deadline.Sub(now)
 	if c.Intent.Deadline.IsZero() {
 		wait = maxRetryAfter
@@ -103,27 +107,50 @@ func (r *Refresher) settleIntent(ctx context.Context, p Provider, c *tokenstore.
 			cur.Intent = nil
 			return nil
 		}
-		in.Deadline = wallNow().Add(backOff(in.Unknown))
-		if p.Grace() {
-			return nil
-		}
-		end := cur.Token.HardAt()
-		if end.IsZero() {
-			end = cur.Token.ExpiresAt
-		}
-		if end.IsZero() || end.After(in.Deadline) {
-			in.Deadline = end
-		}
+		in.Deadline = retryTime(p, cur)
 		return nil
 	})
 	if hasMoved(err) {
 		return err
 	}
 	if err != nil {
-		// The intent stays open as it is, which is the safe reading of it.
+		// In the store it stays as it is, as if the program had ended here. This
+		// run knows better when to try again.
 		r.cfg.Logger.Error("refresh intent not settled", zap.String("connection_id", c.ID), zap.Error(err))
+		if unknown || c.Intent.Unknown > 0 {
+			r.holdBack(c.ID, retryTime(p, c))
+		}
 	}
 	return nil
+}
+
+// retryTime returns when the refresh token of c, whose outcome is open, may be
+// tried again, zero if only a refused access token brings that about.
+func retryTime(p Provider, c *tokenstore.Connection) time.Time {
+	soon := wallNow().Add(backOff(c.Intent.Unknown))
+	if p.Grace() {
+		return soon
+	}
+	end := c.Token.HardAt()
+	if end.IsZero() {
+		end = c.Token.ExpiresAt
+	}
+	if end.IsZero() || end.After(soon) {
+		return end
+	}
+	return soon
+}
+
+// holdBack lets no due renewal of a connection begin before t.
+func (r *Refresher) holdBack(id string, t time.Time) {
+	if t.IsZero() {
+		t = wallNow().AddDate(100, 0, 0)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w := r.work[id]; w != nil {
+		w.openTill = later(w.openTill, t)
+	}
 }
 
 // sameCredential reports whether cur still holds the tokens that c held.

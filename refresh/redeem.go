@@ -38,16 +38,18 @@ func (r *Refresher) redeem(ctx context.Context, f *flight, id string, seen uint6
 	if !ok {
 		return nil, fmt.Errorf("refresh: integration %q is not configured: %w", c.Integration, tokenstore.ErrNotActive)
 	}
-	if c.Intent != nil && c.Intent.Answer != nil {
-		return r.finish(ctx, f, p, &c, why) // an answer that was kept and not read
-	}
-	if c.Token.RefreshToken.IsZero() {
+	switch {
+	case c.Intent != nil && c.Intent.Answer != nil: // it was kept and not read
+		return r.finish(ctx, f, p, &c, why, c.Token.Unproven)
+	case c.Token.RefreshToken.IsZero():
 		return r.withoutRefreshToken(ctx, &c, why)
+	case f.turn == nil: // it has got a refresh token, or lost an answer, just now
+		return nil, tokenstore.ErrNotRenewed
 	}
 	if err := mayPresent(&c, why); err != nil {
 		return nil, err
 	}
-	answer, err := r.ask(ctx, p, &c, why)
+	answer, err := r.ask(ctx, f.turn, p, &c)
 	if err != nil {
 		return nil, err
 	}
@@ -57,17 +59,13 @@ func (r *Refresher) redeem(ctx context.Context, f *flight, id string, seen uint6
 		return nil, err
 	}
 	_ = failpoint.Hit("refresh.after_persist")
-	return r.finish(ctx, f, p, &c, why)
+	return r.finish(ctx, f, p, &c, why, false)
 }
 
-// ask sends c's refresh token when its turn has come, and returns what came
-// back. c becomes the record with the intent in it.
-func (r *Refresher) ask(ctx context.Context, p Provider, c *tokenstore.Connection, why reason) (tokenstore.Answer, error) {
-	l := r.lane(c.Integration, p)
-	if err := l.enter(ctx, why); err != nil {
-		return tokenstore.Answer{}, err
-	}
-	defer l.leave()
+// ask sends c's refresh token, whose turn t is, and returns what came back. c
+// becomes the record with the intent in it.
+func (r *Refresher) ask(ctx context.Context, t *turn, p Provider, c *tokenstore.Connection) (tokenstore.Answer, error) {
+	defer t.leave()
 	reqCtx, cancel := context.WithTimeout(ctx, requestLimit)
 	defer cancel()
 	next, err := r.writeIntent(ctx, c)
@@ -81,7 +79,7 @@ func (r *Refresher) ask(ctx context.Context, p Provider, c *tokenstore.Connectio
 		return answer, nil
 	}
 	if ctx.Err() == nil { // else it was cut short here
-		l.report(c.ID, err)
+		t.report(p, err)
 	}
 	return answer, r.noAnswer(ctx, p, c, err)
 }
@@ -110,7 +108,7 @@ func (r *Refresher) moved(ctx context.Context, id string, seen uint64, err error
 
 // withoutRefreshToken decides what becomes of a token that nothing can renew.
 func (r *Refresher) withoutRefreshToken(ctx context.Context, c *tokenstore.Connection, why reason) (*tokenstore.Grant, error) {
-	over := !c.Token.ExpiresAt.IsZero() && !c.Token.ExpiryUnknown && !wallNow().Before(c.Token.ExpiresAt)
+	over := why == dueRenewal // Token asks at its end only
 	refusedForGood := why.accessTokenDead() && c.StatusReason != ""
 	if !over && !refusedForGood {
 		return nil, tokenstore.ErrNotRenewed
@@ -139,70 +137,93 @@ func (r *Refresher) expire(ctx context.Context, c *tokenstore.Connection, reason
 	return tokenstore.ErrReconnect
 }
 
-// keepAnswer stores an answer before anything reads it. A store that can't
-// write is tried again until it can or the program ends: the old refresh token
-// must not be sent again meanwhile, since a new one is in the answer. It is the
-// one time that a token is used before it is stored.
+// keepAnswer stores an answer before anything reads it. Until it is stored the
+// old refresh token must not be sent again, since a new one is in the answer. It
+// is the one time that a token is used before it is stored.
 func (r *Refresher) keepAnswer(ctx context.Context, f *flight, p Provider, c *tokenstore.Connection, a tokenstore.Answer) (tokenstore.Connection, error) {
-	for failures := 1; ; failures++ {
-		next, err := r.note(ctx, c.ID, func(cur *tokenstore.Connection) error {
+	next, err := r.persist(ctx, c, func() (tokenstore.Connection, error) {
+		return r.note(ctx, c.ID, func(cur *tokenstore.Connection) error {
 			if !redeeming(cur, c) {
 				return errMoved
 			}
 			cur.Intent.Answer = &a
 			return nil
 		})
-		switch {
-		case err == nil:
-			if failures > 1 {
-				r.unsaved.Add(-1)
-				r.cfg.Logger.Info("token answer stored at last", zap.String("connection_id", c.ID), zap.Int("attempt", failures))
-			}
-			return next, nil
-		case hasMoved(err), errors.Is(err, tokenstore.ErrCorrupt):
-			// Reconnected, revoked, deleted or destroyed meanwhile: there is
-			// nothing left that the answer could be kept in.
-			if failures > 1 {
-				r.unsaved.Add(-1)
-			}
-			if t, perr := p.Parse(a, c.Token, c.Token.Scopes); perr == nil {
-				f.late = &t
-			}
-			return next, unavailable(0, err)
-		case failures == 1:
+	}, func() { f.land(r.unstored(f, p, c, a)) })
+	switch {
+	case err == nil:
+		return next, nil
+	case hasMoved(err), errors.Is(err, tokenstore.ErrCorrupt):
+		// Reconnected, revoked, deleted or destroyed meanwhile: there is
+		// nothing left that the answer could be kept in.
+		if t, perr := p.Parse(a, c.Token, c.Token.Scopes); perr == nil {
+			f.late = &t
+		}
+		return next, unavailable(0, err)
+	}
+	r.cfg.Logger.Error("token answer lost", zap.String("connection_id", c.ID), zap.String("integration", c.Integration))
+	return next, fmt.Errorf("refresh: storing token answer: %w", err)
+}
+
+// persist writes a token answer, or what was in it. A store that can't write is
+// tried again until it can, or c has become another, or the program ends; then
+// once more. After the first failure it calls serve, for those who wait.
+func (r *Refresher) persist(
+	ctx context.Context, c *tokenstore.Connection, write func() (tokenstore.Connection, error), serve func(),
+) (tokenstore.Connection, error) {
+	for attempt := 1; ; attempt++ {
+		last := ctx.Err() != nil
+		next, err := write()
+		failed := err != nil && !hasMoved(err) && !errors.Is(err, tokenstore.ErrCorrupt)
+		if failed && attempt == 1 {
 			r.unsaved.Add(1)
-			f.land(r.unstored(p, c, a))
+			defer r.unsaved.Add(-1)
+			serve()
+		}
+		if !failed || last {
+			if err == nil && attempt > 1 {
+				r.cfg.Logger.Info("token answer stored at last", zap.String("connection_id", c.ID), zap.Int("attempt", attempt))
+			}
+			return next, err
 		}
 		r.cfg.Logger.Error("token answer not stored, trying again",
-			zap.String("connection_id", c.ID), zap.Int("attempt", failures), zap.Error(err))
+			zap.String("connection_id", c.ID), zap.Int("attempt", attempt), zap.Error(err))
 		select {
-		case <-time.After(min(backOff(failures), maxStorePause)):
+		case <-time.After(min(backOff(attempt), maxStorePause)):
 		case <-ctx.Done():
-			r.cfg.Logger.Error("token answer lost", zap.String("connection_id", c.ID), zap.String("integration", c.Integration))
-			return next, fmt.Errorf("refresh: storing token answer: %w", err)
 		}
 	}
 }
 
 // unstored reads an answer that can't be stored.
-func (r *Refresher) unstored(p Provider, c *tokenstore.Connection, a tokenstore.Answer) (*tokenstore.Grant, error) {
+func (r *Refresher) unstored(f *flight, p Provider, c *tokenstore.Connection, a tokenstore.Answer) (*tokenstore.Grant, error) {
 	next, err := p.Parse(a, c.Token, c.Token.Scopes)
+	f.turn.report(p, err)
 	if err != nil {
 		return nil, unavailable(0, err)
 	}
+	return asServed(c, next), nil
+}
+
+// asServed returns what c is with next for its token, before it is stored.
+func asServed(c *tokenstore.Connection, next tokenstore.Token) *tokenstore.Grant {
 	now := *c
 	next.Generation = c.Token.Generation + 1
 	now.Token = next
-	return grantOf(&now), nil
+	return grantOf(&now)
 }
 
 // finish reads the answer that c's intent holds and makes what it says true.
-func (r *Refresher) finish(ctx context.Context, f *flight, p Provider, c *tokenstore.Connection, why reason) (*tokenstore.Grant, error) {
+// unproven says that the answer may be as old as a backup.
+func (r *Refresher) finish(
+	ctx context.Context, f *flight, p Provider, c *tokenstore.Connection, why reason, unproven bool,
+) (*tokenstore.Grant, error) {
 	// A refresh asks for the scopes that were granted, which may be fewer than
 	// the connection has asked for (RFC 6749 section 6).
 	next, err := p.Parse(*c.Intent.Answer, c.Token, c.Token.Scopes)
-	r.lane(c.Integration, p).report(c.ID, err)
+	f.turn.report(p, err)
 	if err == nil {
+		next.Unproven = unproven
 		return r.commit(ctx, f, c, next)
 	}
 	refusal, readable := errors.AsType[*tokenstore.RefusalError](err)
@@ -220,24 +241,26 @@ func (r *Refresher) finish(ctx context.Context, f *flight, p Provider, c *tokens
 // commit makes next the connection's token.
 func (r *Refresher) commit(ctx context.Context, f *flight, c *tokenstore.Connection, next tokenstore.Token) (*tokenstore.Grant, error) {
 	rotated := !next.RefreshToken.Equal(c.Token.RefreshToken)
-	stored, err := r.store.UpdateConnection(ctx, c.ID, func(cur *tokenstore.Connection) error {
-		if !redeeming(cur, c) {
-			return errMoved
-		}
-		next.Generation = cur.Token.Generation + 1
-		cur.Token, cur.Intent = next, nil
-		cur.StatusReason = ""
-		cur.LastRefreshedAt = c.Intent.Answer.ReceivedAt
-		if used := r.LastUsed(cur.ID); used.After(cur.LastUsedAt) {
-			cur.LastUsedAt = used.UTC()
-		}
-		return nil
-	})
+	stored, err := r.persist(ctx, c, func() (tokenstore.Connection, error) {
+		return r.store.UpdateConnection(ctx, c.ID, func(cur *tokenstore.Connection) error {
+			if !redeeming(cur, c) {
+				return errMoved
+			}
+			next.Generation = cur.Token.Generation + 1
+			cur.Token, cur.Intent = next, nil
+			cur.StatusReason = ""
+			cur.LastRefreshedAt = c.Intent.Answer.ReceivedAt
+			if used := r.LastUsed(cur.ID); used.After(cur.LastUsedAt) {
+				cur.LastUsedAt = used.UTC()
+			}
+			return nil
+		})
+	}, func() { f.land(asServed(c, next), nil) })
 	if hasMoved(err) {
 		f.late = &next
 	}
 	if err != nil {
-		// The answer is in the store: the next flight reads it again.
+		// The answer is in the store: the next flight, or run, reads it again.
 		return nil, unavailable(0, fmt.Errorf("storing token: %w", err))
 	}
 	_ = failpoint.Hit("refresh.before_serve")

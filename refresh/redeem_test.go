@@ -242,6 +242,7 @@ func TestRecover(t *testing.T) {
 			if err := r.Recover(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			synctest.Wait()
 			r.wantCalls()
 			r.wantToken("at-new-77")
 		})
@@ -256,6 +257,7 @@ func TestRecover(t *testing.T) {
 			if err := r.Recover(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			synctest.Wait()
 			r.wantCalls("rt-0")
 			r.wantStatus(tokenstore.StatusExpired, tokenstore.ReasonRefreshInterrupted)
 		})

@@ -127,23 +127,32 @@ func (r *Refresher) Token(ctx context.Context, g *tokenstore.Grant) (*tokenstore
 	if soft.IsZero() || now.Before(soft) {
 		return g, nil
 	}
-	if !g.Renewable && (g.Token.ExpiryUnknown || now.Before(g.Token.ExpiresAt)) {
+	end := g.Token.ExpiresAt
+	if !g.Renewable && (g.Token.ExpiryUnknown || now.Before(end) || !hasAged(g, end)) {
 		return g, nil
 	}
 	if hard := g.Token.HardAt(); hard.IsZero() || now.Before(hard) {
 		r.renewBehind(g)
 		return g, nil
 	}
-	next, err := r.renew(ctx, g, g.Token.Generation, dueRenewal)
+	if !now.Before(end) {
+		return r.renew(ctx, g, g.Token.Generation, dueRenewal)
+	}
+	// Inside the hard margin the old token still has seconds to live. A renewal
+	// that fails or takes too long fails no request before they are over.
+	patience, cancel := context.WithTimeout(ctx, end.Sub(now)/2)
+	defer cancel()
+	next, err := r.renew(patience, g, g.Token.Generation, dueRenewal)
 	if err == nil {
 		return next, nil
 	}
-	// Inside the hard margin the old token may still have seconds to live: a
-	// failed renewal fails no request before they are over.
-	if ctx.Err() == nil && ageNow(g).Before(g.Token.ExpiresAt) {
+	if ctx.Err() == nil && ageNow(g).Before(end) {
 		if cur, ferr := r.Find(ctx, g.ConnectionID); ferr == nil && usable(cur.Status, cur.Disabled) == nil {
 			return g, nil
 		}
+	}
+	if ctx.Err() == nil && patience.Err() != nil {
+		err = unavailable(0, err)
 	}
 	return nil, err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -144,6 +145,12 @@ func (r *rig) start() {
 		defer cancel()
 		_ = ref.Close(ctx)
 	})
+}
+
+// resolve is what the keeper does, and what comes of it.
+func (r *rig) resolve() {
+	r.Resolve(r.t.Context(), r.id)
+	synctest.Wait()
 }
 
 // token is what a proxied call does.

@@ -60,7 +60,7 @@ func TestClockJumps(t *testing.T) {
 	t.Parallel()
 	w, all := newCrowd(t, 100)
 	w.mustServeEach(all)
-	w.fake.LimitTokenRequests(60)
+	w.fake.LimitTokenRequests(50)
 	before := map[string]int{}
 	for _, jump := range []string{
 		"clock=1h",
