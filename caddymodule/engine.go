@@ -223,7 +223,7 @@ func (e *engine) Destruct() error {
 	err := e.refresher.Close(ctx)
 	close(e.over)
 	e.work.Wait()
-	if e.refresher.Unsaved() > 0 && caddy.Exiting() {
+	if e.refresher.Lost() > 0 && caddy.Exiting() {
 		// Caddy asks nobody else what status to exit with.
 		caddy.OnExit(func(context.Context) { os.Exit(exitLost) })
 	}

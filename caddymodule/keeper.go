@@ -57,9 +57,14 @@ func (e *engine) takeKeyset(s *settings) error {
 	if err := e.store.SetCodec(ks); err != nil {
 		return fmt.Errorf("keyset: the one that is open stays in force: %w", err)
 	}
+	e.noteKeyset(ks)
+	return nil
+}
+
+// noteKeyset makes ks the keyset in force. e.keyMu is held.
+func (e *engine) noteKeyset(ks *keyset) {
 	e.keyset = ks
 	e.logger.Info("keyset changed", zap.Uint32("primary_key", ks.Keys()[0]), zap.Int("keys", len(ks.Keys())))
-	return nil
 }
 
 // ownsKeyset reports whether the keyset in force is the file that Lanyard made.
@@ -69,7 +74,8 @@ func (e *engine) ownsKeyset() bool {
 }
 
 // changeKeyset changes Lanyard's own keyset: first the file, then what is in
-// force, so that nothing is ever sealed with a key that is nowhere else.
+// force, so that nothing is ever sealed with a key that is nowhere else. e.keyMu
+// is held.
 func (e *engine) changeKeyset(change func([]byte) ([]byte, error)) error {
 	name := filepath.Join(e.dir, keysetFile)
 	old, err := os.ReadFile(name) //nolint:gosec // a fixed name in the configured directory
@@ -90,8 +96,7 @@ func (e *engine) changeKeyset(change func([]byte) ([]byte, error)) error {
 	if err := e.store.SetCodec(ks); err != nil {
 		return errors.Join(err, replaceFile(name, old))
 	}
-	e.keyset = ks
-	e.logger.Info("keyset changed", zap.Uint32("primary_key", ks.Keys()[0]), zap.Int("keys", len(ks.Keys())))
+	e.noteKeyset(ks)
 	return nil
 }
 

@@ -97,22 +97,7 @@ func ensureKey(name string, check func(string) error, logger *zap.Logger) (secre
 // makeFile makes a file that only its owner can read, whole or not at all, and
 // never over one that is there.
 func makeFile(name string, content []byte, logger *zap.Logger) error {
-	tmp, err := os.CreateTemp(filepath.Dir(name), ".new-*") // 0600
-	if err != nil {
-		return fmt.Errorf("making %s: %w", name, err)
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }()
-	_, err = tmp.Write(content)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Link(tmp.Name(), name) // unlike Rename it refuses to replace
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(name))
-	}
-	if err != nil {
+	if err := writeFile(name, content, os.Link); err != nil { // unlike Rename it refuses to replace
 		return fmt.Errorf("making %s: %w", name, err)
 	}
 	logger.Info("key made", zap.String("file", name))
@@ -121,18 +106,22 @@ func makeFile(name string, content []byte, logger *zap.Logger) error {
 
 // replaceFile replaces a file that only its owner can read: after a crash it is
 // the old one or the new one, whole.
-func replaceFile(name string, content []byte) error {
+func replaceFile(name string, content []byte) error { return writeFile(name, content, os.Rename) }
+
+// writeFile writes a file that only its owner can read beside name, and has place
+// give it that name.
+func writeFile(name string, content []byte, place func(from, to string) error) error {
 	tmp, err := os.CreateTemp(filepath.Dir(name), ".new-*") // 0600
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // gone already when all went well
+	defer func() { _ = os.Remove(tmp.Name()) }() // gone already where it was renamed
 	_, err = tmp.Write(content)
 	if err == nil {
 		err = tmp.Sync()
 	}
 	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), name)
+		err = place(tmp.Name(), name)
 	}
 	if err == nil {
 		err = syncDir(filepath.Dir(name))

@@ -161,6 +161,7 @@ func (r *Refresher) keepAnswer(ctx context.Context, f *flight, p Provider, c *to
 		}
 		return next, unavailable(0, err)
 	}
+	r.lost.Add(1)
 	r.cfg.Logger.Error("token answer lost", zap.String("connection_id", c.ID), zap.String("integration", c.Integration))
 	return next, fmt.Errorf("refresh: storing token answer: %w", err)
 }

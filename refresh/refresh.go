@@ -70,6 +70,7 @@ type Refresher struct {
 	stop    context.CancelFunc
 	flights sync.WaitGroup
 	unsaved atomic.Int64 // answers that could not be stored yet
+	lost    atomic.Int64 // answers that could not be stored until the end
 
 	mu      sync.Mutex
 	closing bool             // guarded by mu
@@ -110,6 +111,10 @@ func (r *Refresher) Find(ctx context.Context, id string) (*tokenstore.Grant, err
 // Unsaved returns how many token answers are in memory only, since the store
 // can't write. They are lost if the program ends now.
 func (r *Refresher) Unsaved() int { return int(r.unsaved.Load()) }
+
+// Lost returns how many token answers were never stored: to be asked after
+// Close.
+func (r *Refresher) Lost() int { return int(r.lost.Load()) }
 
 // LastUsed returns when the connection's token was last handed out, as far as
 // memory goes back, or the zero time.

@@ -121,19 +121,6 @@ func (w *world) files() map[string]bool {
 	return names
 }
 
-// wantReady checks readiness: 200 or 503.
-func (w *world) wantReady(status int) error {
-	res, err := http.Get(w.proxyURL("/v1/health/ready"))
-	if err != nil {
-		return err
-	}
-	_ = res.Body.Close()
-	if res.StatusCode != status {
-		return fmt.Errorf("ready: HTTP %d, want %d", res.StatusCode, status)
-	}
-	return nil
-}
-
 // wantNew begins a connection and checks the answer.
 func (w *world) wantNew(status int) error {
 	a := w.api(http.MethodPost, "/v1/connections", map[string]any{

@@ -198,7 +198,11 @@ func TestReadOnlyWhileRunning(t *testing.T) {
 		t.Errorf("the log says %d times that the store is read-only", n)
 	}
 	w.readOnly(false)
+	start := time.Now()
 	w.eventually("all is stored", func() error { return w.wantReady(http.StatusOK) })
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("storing took %v after the disk could be written again", took)
+	}
 	w.kill()
 	w.start()
 	w.nothingLost(all)
@@ -254,7 +258,7 @@ func TestStopOnAFullDisk(t *testing.T) {
 	w.nothingLost(all)
 }
 
-// F029: every sync takes two seconds.
+// F029: every commit takes two seconds.
 func TestSlowDisk(t *testing.T) {
 	t.Parallel()
 	w, all := newCrowd(t, 6)

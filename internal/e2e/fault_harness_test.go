@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -201,6 +202,20 @@ func (w *world) served(m *member) error {
 	}
 	if a.Status != http.StatusOK || !strings.Contains(a.Body, `"`+m.account+`"`) {
 		return fmt.Errorf("%s: a call got HTTP %d: %s", m.account, a.Status, a.Body)
+	}
+	return nil
+}
+
+// wantReady checks readiness: 200 or 503.
+func (w *world) wantReady(status int) error {
+	res, err := http.Get(w.proxyURL("/v1/health/ready"))
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != status {
+		body, _ := io.ReadAll(res.Body)
+		return fmt.Errorf("ready: HTTP %d, want %d: %s", res.StatusCode, status, body)
 	}
 	return nil
 }

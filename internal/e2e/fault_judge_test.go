@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 )
@@ -74,8 +75,23 @@ func (w *world) settled(m *member, first answer) {
 	// until a second call finds out why.
 	unauthorized := m.ended != "" && first.Status == http.StatusUnauthorized
 	if !ok && !named && !unauthorized {
-		w.t.Errorf("%s: the first call got HTTP %d: %s", m.account, first.Status, first.Body)
+		w.t.Errorf("%s: the first call got HTTP %d: %s\n%s", m.account, first.Status, first.Body, w.logsOf(m.id))
 	}
+}
+
+// logsOf returns what the log last said of a connection.
+func (w *world) logsOf(id string) string {
+	text, err := os.ReadFile(w.path("caddy.log"))
+	if err != nil {
+		return err.Error()
+	}
+	var lines []string
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, id) || strings.Contains(line, `"level":"error"`) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines[max(0, len(lines)-20):], "")
 }
 
 func (w *world) isSettled(m *member) error {

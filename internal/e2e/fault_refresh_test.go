@@ -5,6 +5,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/lanyard-proxy/lanyard/internal/fakeprovider"
 )
@@ -57,6 +58,7 @@ func TestCrashInARefresh(t *testing.T) {
 				m.unknown += tc.unknown
 			}
 			w.start()
+			started := time.Now()
 			for _, m := range hit { // nobody has to do anything for it
 				w.eventually("the refresh is resolved", func() error {
 					if err := atLeast(len(w.fake.Ledger().Refreshes()), before+tc.after); err != nil || !tc.named {
@@ -64,6 +66,9 @@ func TestCrashInARefresh(t *testing.T) {
 					}
 					return w.isNamed(m)
 				})
+			}
+			if took := time.Since(started); took > soon {
+				t.Errorf("resolved %v after the start", took)
 			}
 			if n := len(w.fake.Ledger().Refreshes()) - before; n != tc.after {
 				t.Errorf("%d requests after the restart, want %d", n, tc.after)

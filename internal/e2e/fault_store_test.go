@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"fmt"
 	"net/http"
 	"slices"
 	"syscall"
@@ -25,12 +24,12 @@ func TestFailingDisk(t *testing.T) {
 		}{
 			{"fails once", "once:error", func(*member) {}},
 			{"fails for a while", "error", func(*member) {
-				w.eventually("it is not ready", func() error { return w.wantReadiness(http.StatusServiceUnavailable) })
+				w.eventually("it is not ready", func() error { return w.wantReady(http.StatusServiceUnavailable) })
 				w.mustServeEach(slices.DeleteFunc(slices.Clone(all), func(m *member) bool { return m.ended != "" }))
 				w.fail()
 			}},
 			{"fails until the process is killed", "error", func(m *member) {
-				w.eventually("it is not ready", func() error { return w.wantReadiness(http.StatusServiceUnavailable) })
+				w.eventually("it is not ready", func() error { return w.wantReady(http.StatusServiceUnavailable) })
 				w.signal(syscall.SIGKILL)
 				w.died(soon)
 				m.unknown = 1
@@ -65,7 +64,7 @@ func TestFailingDisk(t *testing.T) {
 				tc.then(m)
 				<-over
 				back := time.Now()
-				w.eventually("it is ready", func() error { return w.wantReadiness(http.StatusOK) })
+				w.eventually("it is ready", func() error { return w.wantReady(http.StatusOK) })
 				if took := time.Since(back); took > soon {
 					t.Errorf("ready after %v", took)
 				}
@@ -73,14 +72,6 @@ func TestFailingDisk(t *testing.T) {
 			})
 		}
 	}
-}
-
-func (w *world) wantReadiness(status int) error {
-	a := w.api(http.MethodGet, "/v1/health/ready", nil, nil)
-	if a.Status != status {
-		return fmt.Errorf("HTTP %d, want %d: %s", a.Status, status, a.Body)
-	}
-	return nil
 }
 
 // A program without the tag has no failpoints.

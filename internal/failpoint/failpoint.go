@@ -10,9 +10,7 @@
 //
 //	crash       the process kills itself, as kill -9 does
 //	error       the place fails, with EIO
-//	enospc      the place fails, with ENOSPC
 //	sleep:500ms the place takes that long
-//	pause       the place waits until the line is gone
 //
 // `place=once:action` does so the first time only. `clock=1h` or `clock=-1h`
 // puts the wall clock forward or back; the monotonic clock stays.

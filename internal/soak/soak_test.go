@@ -22,6 +22,8 @@ func testConfig(t *testing.T) config {
 	return config{rounds: 12, connections: 40, bin: bin}
 }
 
+// F074, in short and with kills as the only fault: go run ./internal/soak goes on
+// for as long as one likes.
 func TestNothingIsLostByKills(t *testing.T) {
 	cfg := testConfig(t)
 	r, err := soak(t.Context(), cfg, t.Output())

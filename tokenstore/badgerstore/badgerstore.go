@@ -25,7 +25,8 @@ const defaultLockWait = 10 * time.Second
 type Config struct {
 	// Codec seals the records. Required.
 	Codec tokenstore.Codec
-	// Logger gets what Badger warns of. Default: none.
+	// Logger gets what is found out about the disk and about damaged records, and
+	// what Badger warns of. Default: none.
 	Logger *zap.Logger
 	// LockWait is how long Open waits for another process to let go of the
 	// directory. Default: 10 seconds.

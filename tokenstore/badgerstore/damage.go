@@ -44,14 +44,6 @@ func (d *damage) set(id string, damaged bool) bool {
 	return true
 }
 
-// Damaged returns how many connections are known to be damaged. All have been
-// looked at once the store has been open for a while: a thousand a second.
-func (s *Store) Damaged() int {
-	s.damage.mu.Lock()
-	defer s.damage.mu.Unlock()
-	return len(s.damage.ids)
-}
-
 // noteDamage notes what came of opening a connection.
 func (s *Store) noteDamage(id string, err error) {
 	if errors.Is(err, tokenstore.ErrUnavailable) {

@@ -69,6 +69,13 @@ func Mark(dir string) string {
 	return markOf(dir, id.Generation)
 }
 
+// Damaged returns how many connections are known to be damaged.
+func (s *Store) Damaged() int {
+	s.damage.mu.Lock()
+	defer s.damage.mu.Unlock()
+	return len(s.damage.ids)
+}
+
 // Abandoned returns how many Badgers have failed and are not closed.
 func (s *Store) Abandoned() int {
 	s.reading.RLock()

@@ -18,8 +18,8 @@ const (
 	identityFormat = 2
 )
 
-// ErrIncomplete is returned by Open when the identity file and Badger's files
-// don't belong together: one was lost, emptied, or brought from elsewhere.
+// ErrIncomplete is returned by Open when a file of the store is damaged, lost or
+// older than the others, or they are of two stores.
 var ErrIncomplete = errors.New("the store is incomplete")
 
 // identity says which store this is. It stands in a file beside Badger and in

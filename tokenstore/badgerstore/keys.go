@@ -12,7 +12,7 @@ import (
 // The kinds of keys, by their first bytes. IDs stand at the end of a key, so
 // that nothing in them can be taken for a separator.
 const (
-	keyIdentity   = "m/identity" // → the identity file's bytes
+	keyIdentity   = "m/identity" // → the identity with which the database was made
 	keyHead       = "m/head"     // → the last transaction's head
 	keyConnection = "c/"         // ID → sealed connection
 	keyDeleted    = "x/"         // ID → nothing: a connection that was deleted

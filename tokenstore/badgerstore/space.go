@@ -14,7 +14,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/lanyard-proxy/lanyard/internal/failpoint"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
@@ -134,9 +133,6 @@ func newSpace(dir string, log *zap.Logger) *space {
 func (sp *space) look() disk {
 	d := sp.measure(sp.dir)
 	d.dir = sp.dir
-	if err := failpoint.Hit("store.space"); err != nil {
-		d.known, d.free = true, 0
-	}
 	if d.known {
 		sp.tell(d)
 	}

@@ -70,6 +70,7 @@ func TestSizeOfOverwrites(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	largest.Store(max(largest.Load(), onDisk(t, dir))) // a slow machine has not come to the first look
 	if largest.Load() > most {
 		t.Errorf("the store took up to %d MiB of the disk, want no more than %d", largest.Load()/mib, most/mib)
 	}
