@@ -19,7 +19,7 @@ func TestSweepReadsWhatItRenews(t *testing.T) {
 		f := newFleet(t, 2000, tokenLife, end)
 		s := &faultyStore{Store: f.store, read: 2 * time.Millisecond}
 		f.over(s, nil)
-		f.use(t)
+		f.use(t, f.ids...)
 		time.Sleep(2 * tokenLife)
 		s.reads.Store(0)
 		f.RenewAhead()
@@ -41,7 +41,7 @@ func TestSweepOfAGoneIntegration(t *testing.T) {
 			asked++
 			return end, !gone
 		})
-		f.use(t)
+		f.use(t, f.ids...)
 		time.Sleep(2 * tokenLife)
 		gone = true
 		s.reads.Store(0)
@@ -103,17 +103,16 @@ func TestKeepAliveBesideABusySweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		end := newEndpoint()
 		end.interval = time.Second
-		f := newFleet(t, 1001, tokenLife, end)
-		f.use(t)
-		idle := f.ids[1000]
-		f.Refresher.Store()
-		time.Sleep(2 * tokenLife) // all are due, and there are a thousand seconds of work
-		f.idle(t, idle, 100*time.Hour, 10*time.Minute)
-		for range 5 * 60 {
+		f := newFleet(t, 601, tokenLife, end)
+		f.use(t, f.ids[:600]...)
+		idle := f.ids[600]
+		time.Sleep(2 * tokenLife) // all are due, and there are ten minutes of work
+		f.idle(t, idle, 100*time.Hour, 6*time.Minute)
+		for range 6 * 30 {
 			f.tick()
 			time.Sleep(2 * time.Second)
 		}
-		if end.count("rt-1000") == 0 {
+		if end.count("rt-600") == 0 {
 			t.Error("the refresh token died, and nobody had tried to renew it")
 		}
 	})
@@ -161,9 +160,9 @@ func TestRecoverOfASlowIntegration(t *testing.T) {
 		if err := f.Recover(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second)
-		if n := fast.requests(); n != 1 {
-			t.Errorf("%d requests a second after the start, want 1", n)
+		synctest.Wait()
+		if n, d := fast.requests(), time.Since(start); n != 1 || d > time.Second {
+			t.Errorf("%d requests after %s, want one at once", n, d)
 		}
 	})
 }

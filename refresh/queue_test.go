@@ -17,7 +17,7 @@ func TestManyCallersAfterASleep(t *testing.T) {
 		end := newEndpoint()
 		f := newFleet(t, 800, tokenLife, end)
 		f.over(&faultyStore{Store: f.store, read: 2 * time.Millisecond}, nil)
-		f.use(t)
+		f.use(t, f.ids...)
 		time.Sleep(2 * tokenLife)
 		var wg sync.WaitGroup
 		wg.Go(f.RenewAhead)
@@ -35,11 +35,11 @@ func TestManyCallersAfterASleep(t *testing.T) {
 	})
 }
 
-// use calls every connection while its token is good.
-func (f *fleet) use(t *testing.T) {
+// use calls connections whose tokens are good.
+func (f *fleet) use(t *testing.T, ids ...string) {
 	t.Helper()
 	time.Sleep(time.Second)
-	for _, id := range f.ids {
+	for _, id := range ids {
 		if err := f.call(id); err != nil {
 			t.Fatal(err)
 		}

@@ -62,7 +62,9 @@ func TestEverythingAtOnce(t *testing.T) {
 			case 5, 6:
 				f.store.FailWrites(nil)
 			case 7:
-				end.set(func(tokenstore.Token) error { return &tokenstore.RefusalError{Status: 429, RetryAfter: 2 * time.Second} })
+				end.set(func(tokenstore.Token) error {
+					return &tokenstore.RefusalError{Status: 429, RetryAfter: 2 * time.Second}
+				})
 			}
 			time.Sleep(2 * time.Second)
 		}
