@@ -230,3 +230,43 @@ func TestRefusedDuringADueRenewal(t *testing.T) {
 		r.wantCalls("rt-0")
 	})
 }
+
+// What failed in the same moment is not tried again in the same moment.
+func TestBackOffIsSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		end := newEndpoint()
+		end.set(notSent)
+		f := newFleet(t, 100, -time.Minute, end)
+		for i, id := range f.ids { // each at an integration of its own: no circuit
+			_, err := f.store.UpdateConnection(t.Context(), id, func(c *tokenstore.Connection) error {
+				c.Integration = fmt.Sprint("acme-", i)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 5 { // the longer the back-off, the more its spread is
+			for _, id := range f.ids {
+				go func() { _ = f.call(id) }()
+			}
+			time.Sleep(time.Minute)
+		}
+		for _, id := range f.ids {
+			go func() { _ = f.call(id) }()
+		}
+		time.Sleep(end.delay)
+		synctest.Wait()
+		waits := map[time.Duration]bool{}
+		for _, id := range f.ids {
+			un, ok := errors.AsType[*tokenstore.UnavailableError](f.call(id))
+			if !ok {
+				t.Fatal("a token from nowhere")
+			}
+			waits[un.RetryAfter] = true
+		}
+		if len(waits) < 50 {
+			t.Errorf("100 that failed together are tried again at %d times", len(waits))
+		}
+	})
+}
