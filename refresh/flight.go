@@ -92,7 +92,7 @@ func (r *Refresher) renew(ctx context.Context, g *tokenstore.Grant, seen uint64,
 			return nil, err
 		}
 		next, err := f.wait(ctx)
-		if f != before && why.accessTokenDead() && errors.Is(err, errOutcomeOpen) {
+		if before == nil && why.accessTokenDead() && errors.Is(err, errOutcomeOpen) {
 			before = f // it may have begun for one who could wait
 			continue
 		}

@@ -148,16 +148,15 @@ func (r *Refresher) Token(ctx context.Context, g *tokenstore.Grant) (*tokenstore
 	patience, cancel := context.WithTimeout(ctx, end.Sub(now)/2)
 	defer cancel()
 	next, err := r.renew(patience, g, g.Token.Generation, dueRenewal)
-	if err == nil {
-		return next, nil
-	}
-	if ctx.Err() == nil && ageNow(g).Before(end) {
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return next, err
+	case ageNow(g).Before(end):
 		if cur, ferr := r.Find(ctx, g.ConnectionID); ferr == nil && usable(cur.Status, cur.Disabled) == nil {
 			return g, nil
 		}
-	}
-	if ctx.Err() == nil && patience.Err() != nil {
-		err = unavailable(0, err)
+	case patience.Err() != nil: // and they are over all the same
+		return r.renew(ctx, g, g.Token.Generation, dueRenewal)
 	}
 	return nil, err
 }

@@ -182,3 +182,29 @@ func TestCloseTriesTheStoreOnceMore(t *testing.T) {
 		}
 	})
 }
+
+// A call whose token an API has refused, while the outcome of a renewal is open
+// that the run before had begun, is told to come again: it takes no turn after
+// turn until the time of the next try.
+func TestRefusedWhileAnOutcomeIsOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 1, 4*time.Minute, newEndpoint()) // in the soft margin: the token is due
+		s := &faultyStore{Store: f.store}
+		f.over(s, nil)
+		_, err := f.store.UpdateConnection(t.Context(), f.ids[0], func(c *tokenstore.Connection) error {
+			c.Intent = &tokenstore.Intent{
+				RefreshTokenHash: c.Token.RefreshToken.Hash(), Generation: 1, Unknown: 4,
+				StartedAt: time.Now(), Deadline: c.Token.HardAt(),
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		_, err = f.Renew(t.Context(), f.ids[0], 1)
+		if n := s.reads.Load(); n > 3 {
+			t.Errorf("Renew() = %v, %d reads of the store in %s", err, n, time.Since(start))
+		}
+	})
+}

@@ -31,7 +31,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const revocable = 10
 		end := newEndpoint()
-		end.life = 90 * time.Second
+		end.life, end.delay = 90*time.Second, time.Second
 		f := newFleet(t, 60, time.Minute, end)
 		var now atomic.Pointer[paced]
 		now.Store(&paced{end, 16, 0})
@@ -108,6 +108,8 @@ func (f *fleet) doAnything(ctx context.Context, rng *rand.Rand, revocable int) {
 	case 3:
 		_, _ = f.Store().UpdateConnection(ctx, id, func(c *tokenstore.Connection) error { c.Name += "x"; return nil })
 	default:
-		_ = f.call(id)
+		if g, err := f.Find(ctx, id); err == nil {
+			_, _ = f.Token(ctx, g)
+		}
 	}
 }
