@@ -17,6 +17,8 @@ type Rekeying struct {
 	Done  int    `json:"done"`  // of them, those that are
 	// Damaged is how many can't be opened, and so not be sealed again either.
 	Damaged int `json:"damaged"`
+	// Error is why it doesn't get on, empty if it does. It is tried again.
+	Error string `json:"error,omitempty"`
 }
 
 func (h *Handler) rekey(r *http.Request, in *input) (any, *guard.Problem) {

@@ -149,6 +149,11 @@ and what is lost is listed.
 			if cfg.Codec, err = readKeyset(dir, keysetName); err != nil {
 				return err
 			}
+			if keysetName != "" { // that store may be sealed with what is in the data directory
+				if own, err := readKeyset(dir, ""); err == nil {
+					cfg.Own = own
+				}
+			}
 			var done badgerstore.Restored
 			if acceptLoss {
 				done, err = badgerstore.AcceptLoss(dir, cfg)
@@ -221,6 +226,9 @@ func reportRestored(w io.Writer, dir string, done badgerstore.Restored) error {
 	}
 	if done.Kept != "" {
 		fmt.Fprintf(&b, "The files of the store that was there are in %s: remove them when you don't need them any more.\n", done.Kept)
+	}
+	if done.Unfinished != nil {
+		fmt.Fprintf(&b, "The restored store is in force, but not everything after that went well (the next start tries again): %v\n", done.Unfinished)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -90,7 +90,7 @@ It goes on in Lanyard if this command is interrupted, and after a restart.
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			now, err := client.rekey(ctx)
+			now, err := client.rekey(ctx, rekeyStill)
 			if err != nil {
 				return err
 			}
@@ -102,8 +102,12 @@ It goes on in Lanyard if this command is interrupted, and after a restart.
 	return cmd
 }
 
-// rekey begins, and waits until it is through.
-func (c *apiClient) rekey(ctx context.Context) (now api.Rekeying, err error) {
+// rekeyStill is how long the command waits while no record is sealed: Lanyard
+// tries again every 5 seconds.
+const rekeyStill = time.Minute
+
+// rekey begins, and waits until it is through, or nothing has moved for still.
+func (c *apiClient) rekey(ctx context.Context, still time.Duration) (now api.Rekeying, err error) {
 	if err := c.ask(ctx, http.MethodPost, "/v1/rekey", http.StatusAccepted, &now); err != nil {
 		return now, err
 	}
@@ -111,8 +115,18 @@ func (c *apiClient) rekey(ctx context.Context) (now api.Rekeying, err error) {
 	defer show.end()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	for now.State == "running" {
-		show.show("%d of %d records", now.Done, now.Total)
+	for moved, last := time.Now(), now; now.State == "running"; {
+		if now.Done != last.Done || now.Total != last.Total {
+			moved, last = time.Now(), now
+		}
+		if time.Since(moved) >= still {
+			return now, stuck(now, still)
+		}
+		if now.Error == "" {
+			show.show("%d of %d records", now.Done, now.Total)
+		} else {
+			show.show("%d of %d records: %s", now.Done, now.Total, now.Error)
+		}
 		select {
 		case <-ctx.Done():
 			return now, errors.New("it goes on in Lanyard; run the command again to see how far it is")
@@ -123,6 +137,14 @@ func (c *apiClient) rekey(ctx context.Context) (now api.Rekeying, err error) {
 		}
 	}
 	return now, nil
+}
+
+func stuck(now api.Rekeying, still time.Duration) error {
+	why := now.Error
+	if why == "" {
+		why = "Lanyard doesn't say why"
+	}
+	return fmt.Errorf("nothing was sealed for %s, and %d of %d records are; Lanyard goes on trying: %s", still, now.Done, now.Total, why)
 }
 
 func rekeyed(now api.Rekeying) string {

@@ -93,6 +93,10 @@ func openEngine(s *settings, logger *zap.Logger) (*engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the store: %w", err)
 	}
+	// The store holds the directory's lock now.
+	if err := removeTemporary(s.dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("clearing the data directory: %w", err), e.store.Close())
+	}
 	e.refresher = refresh.New(refresh.Config{Store: e.store, Provider: e.provider, Logger: e.logger})
 	return e, nil
 }

@@ -1,10 +1,12 @@
 package caddymodule
 
 import (
+	"context"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -40,3 +42,14 @@ func EngineLogger(dir string) *zap.Logger { return engineOf(dir).logger }
 
 // UpstreamsOf returns how a provisioned Proxy reaches the providers.
 func UpstreamsOf(h caddyhttp.MiddlewareHandler) http.RoundTripper { return h.(*Proxy).upstreams }
+
+// RekeyCommand begins a rekey at url as the command does, and waits for its end
+// until nothing has moved for still.
+func RekeyCommand(ctx context.Context, url string, still time.Duration) error {
+	c := apiClient{url: url}
+	if err := c.prepare(); err != nil {
+		return err
+	}
+	_, err := c.rekey(ctx, still)
+	return err
+}

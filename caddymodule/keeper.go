@@ -14,6 +14,7 @@ import (
 
 	"github.com/lanyard-proxy/lanyard/api"
 	"github.com/lanyard-proxy/lanyard/seal"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
 // rekeyAgain is how long after a failure re-sealing is tried again.
@@ -94,7 +95,12 @@ func (e *engine) changeKeyset(change func([]byte) ([]byte, error)) error {
 		return err
 	}
 	if err := e.store.SetCodec(ks); err != nil {
-		return errors.Join(err, replaceFile(name, old))
+		// After any other error the store's identity on the disk may already name
+		// the new key, which then must be in the file at the next start.
+		if errors.Is(err, tokenstore.ErrKeyMissing) {
+			err = errors.Join(err, replaceFile(name, old))
+		}
+		return err
 	}
 	e.noteKeyset(ks)
 	return nil

@@ -1,9 +1,11 @@
 package caddymodule_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/api"
+	"github.com/lanyard-proxy/lanyard/caddymodule"
 	"github.com/lanyard-proxy/lanyard/seal"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
@@ -198,5 +201,70 @@ func TestOtherDirectoryInAReload(t *testing.T) {
 	next.end()
 	if w := back.api(http.MethodGet, "/v1/connections", key, ""); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "INITIATED") {
 		t.Errorf("back at the first: %d %s", w.Code, w.Body)
+	}
+}
+
+// TestRekeyCommandGivesUp: where sealing doesn't get on the command shows why, and
+// ends with an error.
+func TestRekeyCommandGivesUp(t *testing.T) {
+	t.Setenv("LANYARD_API_KEY", "key")
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			w.WriteHeader(http.StatusAccepted)
+		}
+		_ = json.NewEncoder(w).Encode(api.Rekeying{State: "running", Total: 3, Done: 2, Error: "the store is full"})
+	}))
+	defer srv.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	err := caddymodule.RekeyCommand(ctx, srv.URL, time.Millisecond)
+	if err == nil || !strings.Contains(err.Error(), "the store is full") || !strings.Contains(err.Error(), "2 of 3") {
+		t.Errorf("rekey = %v, want what keeps it from getting on", err)
+	}
+}
+
+// TestKeysetStaysWithTheStore: after a failure that is not of the keys, the store's
+// identity may name the new key already, and so its file must have it.
+func TestKeysetStaysWithTheStore(t *testing.T) {
+	dir := t.TempDir()
+	in := started(t, config(dir, github), both)
+	key := read(t, dir, "lanyard-api-key")
+	id, away := filepath.Join(dir, "lanyard-store.json"), filepath.Join(dir, "away")
+	if err := errors.Join(os.Rename(id, away), os.MkdirAll(filepath.Join(id, "in the way"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if w := in.api(http.MethodPost, "/v1/rekey", key, ""); w.Code == http.StatusAccepted {
+		t.Errorf("rekey where the identity can't be written = %d %s", w.Code, w.Body)
+	}
+	if n := len(keysOf(t, read(t, dir, "lanyard-keys.json"))); n != 2 {
+		t.Errorf("the keyset has %d keys, want the old and the new", n)
+	}
+	if err := errors.Join(os.RemoveAll(id), os.Rename(away, id)); err != nil {
+		t.Fatal(err)
+	}
+	if now := in.rekey(key); now.State != "done" {
+		t.Errorf("rekey = %+v", now)
+	}
+}
+
+// TestTemporaryFilesOfAKill: what was about to become a key file is removed, but
+// not what another process may be making now.
+func TestTemporaryFilesOfAKill(t *testing.T) {
+	dir := t.TempDir()
+	old, young := filepath.Join(dir, ".new-1"), filepath.Join(dir, ".new-2")
+	for _, name := range []string{old, young} {
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chtimes(old, time.Time{}, time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	started(t, config(dir, github), both)
+	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is still there: %v", old, err)
+	}
+	if _, err := os.Stat(young); err != nil {
+		t.Errorf("%s: %v", young, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -111,7 +112,7 @@ func replaceFile(name string, content []byte) error { return writeFile(name, con
 // writeFile writes a file that only its owner can read beside name, and has place
 // give it that name.
 func writeFile(name string, content []byte, place func(from, to string) error) error {
-	tmp, err := os.CreateTemp(filepath.Dir(name), ".new-*") // 0600
+	tmp, err := os.CreateTemp(filepath.Dir(name), temporary+"*") // 0600
 	if err != nil {
 		return err
 	}
@@ -125,6 +126,29 @@ func writeFile(name string, content []byte, place func(from, to string) error) e
 	}
 	if err == nil {
 		err = syncDir(filepath.Dir(name))
+	}
+	return err
+}
+
+// temporary begins the names of files that are about to be made. temporaryAge is
+// how old one is that a kill has left: a process that starts beside this one may
+// be making a younger one now.
+const (
+	temporary    = ".new-"
+	temporaryAge = time.Minute
+)
+
+// removeTemporary removes what a kill has left of files that writeFile was about
+// to make in dir.
+func removeTemporary(dir string) error {
+	files, err := os.ReadDir(dir)
+	for _, f := range files {
+		if !strings.HasPrefix(f.Name(), temporary) {
+			continue
+		}
+		if info, gone := f.Info(); gone == nil && time.Since(info.ModTime()) > temporaryAge {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, f.Name()))) //nolint:gosec // found in the configured directory
+		}
 	}
 	return err
 }

@@ -116,6 +116,9 @@ func openHooked(dir string, cfg Config, hit func(place string) error) (*Store, e
 // open makes the store if there is none, and opens the next generation of it.
 func (s *Store) open(codec tokenstore.Codec) error {
 	id, err := s.prepareIdentity(codec)
+	if err == nil {
+		err = removeTemporary(s.dir)
+	}
 	if err != nil {
 		return err
 	}
@@ -140,7 +143,8 @@ func (s *Store) create(id identity, codec tokenstore.Codec) (identity, error) {
 	if err != nil {
 		return id, err
 	}
-	return id, putInForce(s.dir, id, "")
+	after, err := putInForce(s.dir, id, "")
+	return id, errors.Join(after, err)
 }
 
 // current returns the Badger that is open now.
@@ -192,7 +196,7 @@ func (s *Store) closeFiles() error {
 	if leave {
 		s.gen.log.muted.Store(true)
 		s.abandoned = append(s.abandoned, s.gen)
-		if left := s.gen.leave(); left != nil && !errors.Is(left, errReadOnlyFiles) {
+		if left := s.leave(s.gen); left != nil && !errors.Is(left, errReadOnlyFiles) {
 			// The lock ends with the process: nobody must open what may still change.
 			return errors.Join(err, fmt.Errorf("the directory stays locked: %w", left))
 		}
@@ -232,12 +236,17 @@ func (s *Store) collectGarbage() {
 		case <-s.closing:
 			return
 		case <-ticker.C:
-			// Each success freed a file; the error that ends this is
-			// badger.ErrNoRewrite, or one that the next round meets again.
-			var err error
-			for err == nil {
-				err = s.current().RunValueLogGC(0.5)
-			}
+			s.freeValueLogs()
 		}
 	}
+}
+
+// freeValueLogs is one round, and returns how many files it has freed.
+func (s *Store) freeValueLogs() (freed int) {
+	// The error that ends this is badger.ErrNoRewrite, or one that the next round
+	// meets again.
+	for s.current().RunValueLogGC(0.5) == nil {
+		freed++
+	}
+	return freed
 }

@@ -12,10 +12,19 @@ import (
 // whatToDo ends each error about a damaged store.
 const whatToDo = "nothing was changed: restore a backup, or take what can still be read with `caddy lanyard restore --accept-loss`"
 
-// check compares what r reads with the mark, the identity and the head, and
-// returns the head. An error wraps ErrIncomplete and names what is damaged or
-// gone.
+// check is compare with an error that wraps ErrIncomplete and says what to do,
+// but where it says nothing about the files.
 func (r *reader) check(marked uint64, id identity, keys keyMaker) (head, error) {
+	h, err := r.compare(marked, id, keys)
+	if err != nil && !isRefused(err) {
+		err = fmt.Errorf("%w: %w; %s", ErrIncomplete, err, whatToDo)
+	}
+	return h, err
+}
+
+// compare compares what r reads with the mark, the identity and the head, and
+// returns the head. An error names what is damaged or gone.
+func (r *reader) compare(marked uint64, id identity, keys keyMaker) (head, error) {
 	problems := slices.Clone(r.problems)
 	if r.last < marked {
 		problems = append(problems, fmt.Errorf(
@@ -36,7 +45,7 @@ func (r *reader) check(marked uint64, id identity, keys keyMaker) (head, error) 
 		}
 	}
 	if len(problems) > 0 {
-		return head{}, fmt.Errorf("%w: %w; %s", ErrIncomplete, errors.Join(problems...), whatToDo)
+		return head{}, errors.Join(problems...)
 	}
 	return h, nil
 }

@@ -131,10 +131,14 @@ func (s *Store) commitJobs() {
 				go func() { reopened <- s.reopen(c.generation) }()
 			}
 		case g := <-reopened:
-			s.use(g)
-			c.generation, c.broken, reopened = s.gen, nil, nil
+			reopened = nil
+			if g != nil { // else Close was called, and the store is as it was
+				s.use(g)
+				c.generation, c.broken = g, nil
+			}
 		case <-s.closing:
 			c.addWaiting(s.jobs)
+			s.failed = c.broken != nil
 			if reopened != nil {
 				s.use(<-reopened)
 			}

@@ -97,6 +97,19 @@ func (s *Store) MoveMark(path string) error {
 	return err
 }
 
+// Closing reports whether Close was called.
+func (s *Store) Closing() bool {
+	select {
+	case <-s.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// FreeValueLogs does what is done once an hour.
+func (s *Store) FreeValueLogs() (freed int) { return s.freeValueLogs() }
+
 // SplitLog makes two logs of one, after its first n transactions.
 func SplitLog(log []byte, n int) (first, second []byte) {
 	at := logHeaderLen

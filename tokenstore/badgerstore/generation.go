@@ -121,13 +121,13 @@ func (s *Store) fill(db *badger.DB, entries iter.Seq2[entry, error]) (seq uint64
 }
 
 // copyTo makes of the files that r has read and checked the generation to: the
-// tables, which never change, as links, but as copies where a Badger that was
-// left may still read them (see leave), the others written anew from what was
+// tables, which never change, as links, but as copies where a Badger of this
+// process that was left may still read them (see leave), the others written anew from what was
 // whole in them. Neither the directory of value logs that can be freed (DISCARD)
 // nor the KEYREGISTRY, empty without encryption, is needed.
 func (r *reader) copyTo(to string) error {
 	place := link
-	if strings.HasSuffix(r.dir, leftSuffix) {
+	if mayChange(r.dir) {
 		place = copyFile
 	}
 	for _, name := range r.tables {
@@ -231,16 +231,27 @@ func syncDir(dir string) error {
 // for good: the identity file is replaced by id. The files of other generations
 // are then removed; but if keep (a name, not a path) is not empty, the store
 // that was in force is a data directory of its own in dir/keep afterwards.
-func putInForce(dir string, id identity, keep string) error {
+//
+// After an error the store is what it was; after is what went wrong once it was
+// no more.
+func putInForce(dir string, id identity, keep string) (after, err error) {
 	if keep != "" {
-		if err := keepStore(dir, filepath.Join(dir, keep)); err != nil {
-			return fmt.Errorf("keeping the store that is replaced: %w", err)
+		if err = keepStore(dir, filepath.Join(dir, keep)); err != nil {
+			err = fmt.Errorf("keeping the store that is replaced: %w", err)
 		}
 	}
-	if err := writeIdentity(dir, id); err != nil {
-		return err
+	if err == nil {
+		err = writeIdentity(dir, id)
 	}
-	return removeOthers(dir, id.Generation)
+	switch now, unread := readIdentity(dir); {
+	case err == nil:
+		return removeOthers(dir, id.Generation), nil
+	case unread == nil && now.Generation == id.Generation:
+		return err, nil // not synced; the others stay for a loss of power
+	case unread == nil || errors.Is(unread, fs.ErrNotExist):
+		err = errors.Join(err, removeGeneration(dir, id.Generation))
+	}
+	return nil, err
 }
 
 // keepStore makes links of all files of the store in dir, to keep them.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
@@ -69,6 +70,14 @@ func (s *Store) prepareIdentity(codec tokenstore.Codec) (id identity, err error)
 	// Written when the store is opened, and so before anything is sealed.
 	_, err = id.addPrimary(codec, indexKey)
 	return id, err
+}
+
+// mayBeInForce reports whether the identity file names the generation n, or can't
+// be read. After an error of writeIdentity it is one file or the other: where
+// only the sync of the directory has failed it is replaced already.
+func mayBeInForce(dir string, n uint64) bool {
+	id, err := readIdentity(dir)
+	return err != nil || id.Generation == n
 }
 
 // readIdentity reads the identity file. Its error is os.ErrNotExist if there is
@@ -164,6 +173,18 @@ func writeIdentity(dir string, id identity) error {
 		return fmt.Errorf("writing the store's identity: %w", err)
 	}
 	return nil
+}
+
+// removeTemporary removes what a kill has left of files that replaceFile was
+// about to make in dir. The caller holds the directory's lock.
+func removeTemporary(dir string) error {
+	files, err := os.ReadDir(dir)
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), "."+identityFile+"-") {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, f.Name())))
+		}
+	}
+	return err
 }
 
 func replaceFile(path string, text []byte) error {

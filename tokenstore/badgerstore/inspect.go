@@ -5,12 +5,15 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -42,13 +45,22 @@ func newReader(dir string) (*reader, error) {
 	r := &reader{dir: dir, levels: map[uint8][]*table.Table{}, values: map[uint32][]byte{}}
 	text, manifest, err := readManifest(dir)
 	r.manifest = text
+	if isRefused(err) {
+		return nil, err
+	}
 	if err != nil {
 		r.damaged("%s: %w", filepath.Join(dir, badger.ManifestFilename), err)
+		if manifest.Tables, err = tablesIn(dir); err != nil {
+			return nil, err
+		}
 	}
 	for id, about := range manifest.Tables {
 		name := table.IDToFilename(id)
 		r.tables = append(r.tables, name)
 		t, err := openTable(filepath.Join(dir, name), about.Compression)
+		if isRefused(err) {
+			return nil, errors.Join(err, r.close())
+		}
 		if errors.Is(err, os.ErrNotExist) {
 			err = errors.New("it is missing")
 		}
@@ -63,6 +75,31 @@ func newReader(dir string) (*reader, error) {
 		return nil, errors.Join(err, r.close())
 	}
 	return r, nil
+}
+
+// tablesIn returns all tables that are there, for where no MANIFEST says which
+// are in force: the newest version of a key counts, in whatever table it is, and
+// old ones that were merged hold older versions only.
+func tablesIn(dir string) (map[uint64]badger.TableManifest, error) {
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) { // what is missing is named already
+		return nil, nil
+	}
+	tables := map[uint64]badger.TableManifest{}
+	for _, f := range files {
+		if id, ok := table.ParseFileID(f.Name()); ok {
+			tables[id] = badger.TableManifest{}
+		}
+	}
+	return tables, err
+}
+
+// isRefused reports whether err says nothing about a file: it is there, and this
+// process, as it stands, may not open it or can't.
+func isRefused(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || slices.ContainsFunc(
+		[]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EINTR},
+		func(refusal error) bool { return errors.Is(err, refusal) })
 }
 
 func (r *reader) damaged(format string, args ...any) {
@@ -105,14 +142,18 @@ func (r *reader) readLogs() error {
 	size := int64(skl.MaxNodeSize) * 2
 	for _, name := range names {
 		text, err := os.ReadFile(name) //nolint:gosec // the operator names the directory
+		if isRefused(err) {
+			return err
+		}
 		if err != nil {
-			return fmt.Errorf("reading Badger's log: %w", err)
+			r.problems = append(r.problems, err)
+			continue
 		}
 		l, err := parseMemLog(name, text)
 		if err != nil {
 			r.problems = append(r.problems, err)
 		}
-		if l.last == 0 {
+		if len(l.entries) == 0 {
 			continue
 		}
 		if l.first > r.last+1 {
@@ -145,8 +186,12 @@ func number(path string) int64 {
 
 func (r *reader) iterator() y.Iterator {
 	its := []y.Iterator{r.skips.NewUniIterator(false)}
-	for level, tables := range r.levels {
+	// What the collection of value logs has moved is there twice under one
+	// version, and the first iterator counts.
+	for _, level := range slices.Sorted(maps.Keys(r.levels)) {
+		tables := r.levels[level]
 		if level == 0 {
+			slices.SortFunc(tables, func(a, b *table.Table) int { return cmp.Compare(b.ID(), a.ID()) })
 			for _, t := range tables {
 				its = append(its, t.NewIterator(table.NOCACHE))
 			}
@@ -188,6 +233,9 @@ func (r *reader) each(prefix string, use func(item) error) error {
 		found := item{key: key, value: v.Value, version: y.ParseTs(full)}
 		if v.Meta&bitValuePointer != 0 {
 			found.value, found.damaged = r.value(full, v.Value)
+			if isRefused(found.damaged) {
+				return found.damaged
+			}
 		}
 		if err := use(found); err != nil {
 			return err

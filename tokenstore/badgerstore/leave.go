@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -34,6 +36,7 @@ var errReadOnlyFiles = errors.New("the file system is read-only")
 // the MANIFEST has to be the same before and after. Then they can be copied.
 func (g *generation) leave() error {
 	from := strings.TrimSuffix(g.files, leftSuffix)
+	leftHere.Store(from, true)
 	if err := os.Rename(from, from+leftSuffix); err != nil && !isDir(from+leftSuffix) {
 		if errors.Is(err, syscall.EROFS) {
 			pin(g.db)
@@ -61,6 +64,27 @@ func (g *generation) leave() error {
 			return errors.New("it doesn't end merging tables")
 		}
 	}
+}
+
+// leave leaves a generation that is in force still. An attempt to reopen may have
+// put another in force before it failed: then nobody reads the old one's files.
+func (s *Store) leave(g *generation) error {
+	_, id := s.sealing()
+	if filepath.Base(strings.TrimSuffix(g.files, leftSuffix)) != strconv.FormatUint(id.Generation, 10) {
+		return nil
+	}
+	return g.leave()
+}
+
+// leftHere has the directories that Badgers of this process were left in, and
+// are not closed: whichever Store opens them next has to know. :: path without
+// leftSuffix → true
+var leftHere sync.Map
+
+// mayChange reports whether a Badger may still cut the tables in files.
+func mayChange(files string) bool {
+	_, is := leftHere.Load(strings.TrimSuffix(files, leftSuffix))
+	return is
 }
 
 func pin(db *badger.DB) {
@@ -118,5 +142,7 @@ func (g *generation) closeAside() error {
 	if err != nil {
 		return fmt.Errorf("making a directory to close in: %w", err)
 	}
-	return errors.Join(g.db.Close(), os.RemoveAll(g.files))
+	err = g.db.Close()
+	leftHere.Delete(g.files)
+	return errors.Join(err, os.RemoveAll(g.files))
 }

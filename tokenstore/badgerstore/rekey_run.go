@@ -23,8 +23,9 @@ const (
 	rekeyLook = 1024
 )
 
-// errPrimaryChanged begins a pass again.
-var errPrimaryChanged = errors.New("the primary key has changed meanwhile")
+// errCodecChanged begins again: even where the primary key is the same as at the
+// begin, another may have sealed something in between.
+var errCodecChanged = errors.New("the keyset has changed meanwhile")
 
 // RekeyProgress says how far sealing everything with the primary key is.
 type RekeyProgress struct {
@@ -34,6 +35,9 @@ type RekeyProgress struct {
 	Total   int // connections and flows
 	Done    int // of them, those under the primary key
 	Damaged int // of them, those that can't be opened
+	// Error is why sealing doesn't get on: of the last try, and empty once one
+	// went well.
+	Error string
 }
 
 // rekeying is the state of a rekey.
@@ -48,17 +52,18 @@ type rekeying struct {
 // tokenstore.ErrKeyMissing, and changes nothing, if the codec lacks a key that
 // something in the store may be sealed with.
 func (s *Store) SetCodec(codec tokenstore.Codec) error {
-	err := s.changeSealing(func(now *tokenstore.Codec, id *identity) error {
-		indexKey, err := id.openIndexKey(codec)
+	err := s.changeSealing(func(now *sealing) error {
+		indexKey, err := now.id.openIndexKey(codec)
 		if err != nil {
 			return err
 		}
 		// The identity names a key before anything is sealed with it.
-		changed, err := id.addPrimary(codec, indexKey)
+		changed, err := now.id.addPrimary(codec, indexKey)
 		if changed && err == nil {
-			err = writeIdentity(s.dir, *id)
+			err = writeIdentity(s.dir, now.id)
 		}
-		*now = codec
+		now.codec = codec
+		now.codecs++
 		return err
 	})
 	if err != nil {
@@ -70,12 +75,12 @@ func (s *Store) SetCodec(codec tokenstore.Codec) error {
 // BeginRekey notes, for later runs too, that everything is to be sealed with the
 // primary key. It does nothing where everything is.
 func (s *Store) BeginRekey() error {
-	err := s.changeSealing(func(_ *tokenstore.Codec, id *identity) error {
-		if id.Rekeying || len(id.OlderKeys) == 0 {
+	err := s.changeSealing(func(now *sealing) error {
+		if now.id.Rekeying || len(now.id.OlderKeys) == 0 {
 			return nil
 		}
-		id.Rekeying = true
-		return writeIdentity(s.dir, *id)
+		now.id.Rekeying = true
+		return writeIdentity(s.dir, now.id)
 	})
 	if err != nil {
 		return fmt.Errorf("badgerstore: beginning to rekey: %w", err)
@@ -109,37 +114,43 @@ func (s *Store) Rekey(ctx context.Context, finish func() error) error {
 		return nil
 	}
 	err := s.rekeyAll(ctx)
-	for errors.Is(err, errPrimaryChanged) {
+	for errors.Is(err, errCodecChanged) {
 		err = s.rekeyAll(ctx)
 	}
 	if err == nil {
 		err = finish()
 	}
 	if err == nil {
-		err = s.changeSealing(func(_ *tokenstore.Codec, id *identity) error {
-			id.Rekeying = false
-			return writeIdentity(s.dir, *id)
+		err = s.changeSealing(func(now *sealing) error {
+			now.id.Rekeying = false
+			return writeIdentity(s.dir, now.id)
 		})
 	}
+	s.rekeying.mu.Lock()
+	defer s.rekeying.mu.Unlock()
 	if err != nil {
+		if ctx.Err() == nil {
+			s.rekeying.progress.Error = err.Error()
+		}
 		return fmt.Errorf("badgerstore: rekeying: %w", err)
 	}
-	s.rekeying.mu.Lock()
-	s.rekeying.progress.State = "done"
-	s.rekeying.mu.Unlock()
+	s.rekeying.progress.State, s.rekeying.progress.Error = "done", ""
 	return nil
 }
 
 // rekeyAll seals everything with the primary key and, once a look at all of it
 // found nothing else, lets the identity forget the other keys.
 func (s *Store) rekeyAll(ctx context.Context) error {
-	codec, _ := s.sealing()
-	primary := codec.Keys()[0]
+	began := s.sealer.now.Load()
+	primary := began.codec.Keys()[0]
 	s.rekeying.mu.Lock()
 	s.rekeying.damaged = map[string]bool{}
 	s.rekeying.mu.Unlock()
 	left, err := s.rekeyPass(ctx, primary, nil)
 	for err == nil && left > 0 {
+		if s.sealer.now.Load().codecs != began.codecs {
+			return errCodecChanged
+		}
 		if _, err = s.rekeyPass(ctx, primary, s.reseal); err == nil {
 			left, err = s.rekeyPass(ctx, primary, nil)
 		}
@@ -147,12 +158,12 @@ func (s *Store) rekeyAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.changeSealing(func(now *tokenstore.Codec, id *identity) error {
-		if (*now).Keys()[0] != primary {
-			return errPrimaryChanged
+	return s.changeSealing(func(now *sealing) error {
+		if now.codecs != began.codecs {
+			return errCodecChanged
 		}
-		id.OlderKeys = nil
-		return writeIdentity(s.dir, *id)
+		now.id.OlderKeys = nil
+		return writeIdentity(s.dir, now.id)
 	})
 }
 
@@ -185,7 +196,8 @@ func (s *Store) rekeyPass(ctx context.Context, primary uint32, use func(ctx cont
 	if use == nil {
 		s.rekeying.mu.Lock()
 		damaged := len(s.rekeying.damaged)
-		s.rekeying.progress = RekeyProgress{Total: total, Done: total - left - damaged, Damaged: damaged}
+		was := s.rekeying.progress.Error
+		s.rekeying.progress = RekeyProgress{Total: total, Done: total - left - damaged, Damaged: damaged, Error: was}
 		s.rekeying.mu.Unlock()
 	}
 	return left, nil
@@ -200,7 +212,8 @@ func (s *Store) foreign(prefix, from []byte, primary uint32) (keys [][]byte, loo
 		defer it.Close()
 		size := 0
 		for it.Seek(from); it.Valid(); it.Next() {
-			if looked >= rekeyLook || len(keys) >= rekeyBatch || size >= rekeyBatchBytes {
+			more := int(it.Item().EstimatedSize())
+			if looked >= rekeyLook || len(keys) >= rekeyBatch || (len(keys) > 0 && size+more > rekeyBatchBytes) {
 				next = it.Item().KeyCopy(nil)
 				return nil
 			}
@@ -209,7 +222,7 @@ func (s *Store) foreign(prefix, from []byte, primary uint32) (keys [][]byte, loo
 				continue
 			}
 			keys = append(keys, it.Item().KeyCopy(nil))
-			size += int(it.Item().EstimatedSize())
+			size += more
 		}
 		return nil
 	})
@@ -254,6 +267,7 @@ func (s *Store) reseal(ctx context.Context, keys [][]byte) error {
 	s.rekeying.mu.Lock()
 	defer s.rekeying.mu.Unlock()
 	s.rekeying.progress.Done += done
+	s.rekeying.progress.Error = ""
 	for key, err := range damaged {
 		s.rekeying.progress.Damaged++
 		s.rekeying.damaged[key] = true

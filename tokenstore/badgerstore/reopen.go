@@ -41,7 +41,7 @@ func (s *Store) advance() (g *generation, err error) {
 		h, err = s.check(r, id)
 		return err
 	})
-	if errors.Is(err, errUnreadable) { // a panic, or the disk's
+	if errors.Is(err, errUnreadable) || isRefused(err) { // a panic, the disk's, or this process's
 		err = fmt.Errorf("%w: %s: %w", tokenstore.ErrUnavailable, from, err)
 	}
 	if err != nil {
@@ -55,7 +55,10 @@ func (s *Store) advance() (g *generation, err error) {
 		g.mark.close()
 		return nil, fmt.Errorf("%w: %w", tokenstore.ErrUnavailable, err)
 	}
-	if err := g.open(); err != nil {
+	if err = s.hit("store.open"); err == nil {
+		err = g.open()
+	}
+	if err != nil {
 		g.mark.close()
 		return nil, err
 	}
@@ -66,6 +69,9 @@ func (s *Store) advance() (g *generation, err error) {
 // check compares what r reads with all that is known of the store.
 func (s *Store) check(r *reader, id identity) (head, error) {
 	marked, err := readMark(markOf(s.dir, id.Generation), s.keys.markKey())
+	if isRefused(err) {
+		return head{}, err
+	}
 	if err != nil {
 		r.problems = append(r.problems, err)
 	}
@@ -89,11 +95,15 @@ func (s *Store) put(r *reader, g *generation, n uint64) (err error) {
 	if g.mark, err = newMark(markOf(s.dir, n), s.keys.markKey(), g.head.seq); err != nil {
 		return fmt.Errorf("making the store's mark: %w", err)
 	}
-	err = s.changeSealing(func(_ *tokenstore.Codec, id *identity) error {
-		id.Generation = n
-		return writeIdentity(s.dir, *id)
+	err = s.changeSealing(func(now *sealing) error {
+		now.id.Generation = n
+		if err := writeIdentity(s.dir, now.id); err != nil {
+			return err
+		}
+		return s.hit("store.identity")
 	})
 	if err != nil {
+		made = mayBeInForce(s.dir, n)
 		return err
 	}
 	made = true
@@ -153,7 +163,7 @@ func (s *Store) tryReopen(old *generation) (*generation, error) {
 	if err := s.hit("store.reopen"); err != nil {
 		return nil, fmt.Errorf("%w: %w", tokenstore.ErrUnavailable, err)
 	}
-	if err := old.leave(); err != nil {
+	if err := s.leave(old); err != nil {
 		return nil, fmt.Errorf("%w: leaving the files of the Badger that failed: %w", tokenstore.ErrUnavailable, err)
 	}
 	return s.advance()

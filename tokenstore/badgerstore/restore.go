@@ -26,6 +26,9 @@ type RestoreConfig struct {
 	Codec tokenstore.Codec
 	// Replace allows Restore to put the backup in place of a store.
 	Replace bool
+	// Own opens what Codec doesn't in the store that is replaced, which is read for
+	// what was deleted or revoked in it. Default: none.
+	Own tokenstore.Codec
 	// LockWait is how long another process is waited for that has the directory
 	// open. Default: 10 seconds.
 	LockWait time.Duration
@@ -50,6 +53,9 @@ type Restored struct {
 	// Unread says why not all of the replaced store could be read, and so not
 	// everything known that was deleted or revoked there; nil if all could.
 	Unread error
+	// Unfinished says what went wrong after the new store was in force: something
+	// of the old one is left, or a loss of power may bring it back. Nil if nothing.
+	Unfinished error
 }
 
 // Restore makes the store in dir from a backup, under a new epoch. The whole
@@ -69,7 +75,7 @@ func Restore(dir string, backup io.ReadSeeker, cfg RestoreConfig) (Restored, err
 		if hasStore(dir) && !cfg.Replace {
 			return Restored{}, fmt.Errorf("%w in %s", ErrStoreExists, dir)
 		}
-		return restore(dir, backup, cfg.Codec)
+		return restore(dir, backup, cfg.Codec, cfg.Own)
 	})
 	if err != nil {
 		return Restored{}, fmt.Errorf("badgerstore: restore: %w", err)
@@ -97,10 +103,13 @@ func locked(dir string, cfg RestoreConfig, do func(dir string) (Restored, error)
 		return Restored{}, err
 	}
 	defer lock.release()
+	if err := removeTemporary(dir); err != nil {
+		return Restored{}, err
+	}
 	return do(dir)
 }
 
-func restore(dir string, backup io.ReadSeeker, codec tokenstore.Codec) (Restored, error) {
+func restore(dir string, backup io.ReadSeeker, codec, own tokenstore.Codec) (Restored, error) {
 	header, err := checkBackup(backup, codec)
 	if err != nil {
 		return Restored{}, err
@@ -114,9 +123,8 @@ func restore(dir string, backup io.ReadSeeker, codec tokenstore.Codec) (Restored
 	}
 	var gone found
 	if hasStore(dir) {
-		src, err := findSource(dir)
-		if gone.unread = err; err == nil {
-			gone = src.read(codec, nil)
+		if gone, err = readReplaced(dir, codec, own); err != nil {
+			return Restored{}, fmt.Errorf("reading the store that is replaced: %w", err)
 		}
 	}
 	done := Restored{CreatedAt: header.CreatedAt, Unread: gone.unread}
@@ -128,6 +136,47 @@ func restore(dir string, backup io.ReadSeeker, codec tokenstore.Codec) (Restored
 		return Restored{}, err
 	}
 	return done, nil
+}
+
+// readReplaced reads the store in dir for what was deleted and revoked in it.
+func readReplaced(dir string, codec, own tokenstore.Codec) (gone found, err error) {
+	src, err := findSource(dir)
+	if isRefused(err) {
+		return gone, err
+	}
+	if err != nil {
+		return found{unread: err}, nil //nolint:nilerr // it is part of what was found
+	}
+	if own != nil {
+		codec = either{codec, own}
+	}
+	gone, err = src.read(codec, nil)
+	if n := len(gone.damaged); n > 0 {
+		gone.unread = errors.Join(gone.unread, fmt.Errorf("%d connections don't open with this keyset", n))
+	}
+	return gone, err
+}
+
+// either opens with one codec or the other.
+type either struct {
+	tokenstore.Codec
+	other tokenstore.Codec
+}
+
+func (e either) OpenConnection(sealed, ad []byte) (tokenstore.Connection, error) {
+	c, err := e.Codec.OpenConnection(sealed, ad)
+	if err != nil {
+		c, err = e.other.OpenConnection(sealed, ad)
+	}
+	return c, err
+}
+
+func (e either) OpenBytes(sealed, ad []byte) ([]byte, error) {
+	plain, err := e.Codec.OpenBytes(sealed, ad)
+	if err != nil {
+		plain, err = e.other.OpenBytes(sealed, ad)
+	}
+	return plain, err
 }
 
 // checkBackup reads a backup to its end.
@@ -269,7 +318,7 @@ func replace(dir, storeID string, codec tokenstore.Codec, entries iter.Seq2[entr
 			return err
 		}
 		defer func() {
-			if err != nil {
+			if err != nil && !mayBeInForce(dir, id.Generation) {
 				err = errors.Join(err, os.Remove(filepath.Join(dir, identityFile)), os.Remove(filepath.Join(dir, badgerDir)))
 			}
 		}()
@@ -277,5 +326,6 @@ func replace(dir, storeID string, codec tokenstore.Codec, entries iter.Seq2[entr
 	if id, err = build(dir, id, indexKey, codec, entries); err != nil {
 		return err
 	}
-	return putInForce(dir, id, keep)
+	done.Unfinished, err = putInForce(dir, id, keep)
+	return err
 }

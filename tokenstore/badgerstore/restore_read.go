@@ -32,12 +32,15 @@ type source struct {
 // that isn't known, and the identity in them where its file is lost.
 func findSource(dir string) (source, error) {
 	id, err := readIdentity(dir)
+	if isRefused(err) {
+		return source{}, err
+	}
 	if err == nil {
 		return source{files: filesOf(dir, id.Generation), mark: markOf(dir, id.Generation), id: id}, nil
 	}
-	numbers, _ := generations(dir)
+	numbers, unlisted := generations(dir)
 	if len(numbers) == 0 {
-		return source{}, err
+		return source{}, errors.Join(err, unlisted)
 	}
 	n := slices.Max(numbers)
 	src := source{files: filesOf(dir, n), mark: markOf(dir, n), problem: err}
@@ -58,19 +61,41 @@ func findSource(dir string) (source, error) {
 }
 
 // read reads a store as far as it goes, and gives each connection that opens to
-// use, if that is not nil. It leaves the files as they are.
-func (src source) read(codec tokenstore.Codec, use func(tokenstore.Connection) bool) (f found) {
+// use, if that is not nil. It leaves the files as they are. An error says nothing
+// about them.
+func (src source) read(codec tokenstore.Codec, use func(tokenstore.Connection) bool) (f found, err error) {
 	f = found{revoked: map[string]bool{}, deleted: map[string]bool{}}
 	r, err := newReader(src.files)
 	if err != nil {
-		f.unread = errors.Join(src.problem, err)
-		return f
+		return f, err
 	}
+	defer func() { _ = r.close() }() // nothing was written
 	f.unread = errors.Join(append(slices.Clone(r.problems), src.problem)...)
 	// What is damaged may be anywhere, so that nothing is taken to be well made.
 	err = catch(func() error { return f.read(r, src, codec, use) })
-	f.unread = errors.Join(f.unread, err, r.close())
-	return f
+	f.unread = errors.Join(f.unread, err)
+	if f.unread == nil {
+		f.unread = catch(func() error { return src.compare(r, codec) })
+	}
+	if isRefused(f.unread) {
+		return f, f.unread
+	}
+	return f, nil
+}
+
+// compare says what of a store, whose files could all be read, is gone.
+func (src source) compare(r *reader, codec tokenstore.Codec) error {
+	indexKey, err := src.id.openIndexKey(codec)
+	if err != nil {
+		return err
+	}
+	keys := keyMaker{indexKey: indexKey}
+	marked, err := readMark(src.mark, keys.markKey())
+	if err != nil {
+		return err
+	}
+	_, err = r.compare(marked, src.id, keys)
+	return err
 }
 
 // errEnough ends a reading that is not wanted any more.
@@ -174,25 +199,6 @@ func AcceptLoss(dir string, cfg RestoreConfig) (Restored, error) {
 	return done, nil
 }
 
-// isWhole reports whether Open would open the store in dir.
-func (src source) isWhole(codec tokenstore.Codec) bool {
-	indexKey, err := src.id.openIndexKey(codec)
-	if err != nil || src.problem != nil {
-		return false
-	}
-	keys := keyMaker{indexKey: indexKey}
-	marked, err := readMark(src.mark, keys.markKey())
-	if err != nil {
-		return false
-	}
-	r, err := newReader(src.files)
-	if err != nil {
-		return false
-	}
-	_, err = r.check(marked, src.id, keys)
-	return errors.Join(err, r.close()) == nil
-}
-
 func acceptLoss(dir string, codec tokenstore.Codec) (Restored, error) {
 	var done Restored
 	src, err := findSource(dir)
@@ -201,11 +207,14 @@ func acceptLoss(dir string, codec tokenstore.Codec) (Restored, error) {
 	}
 	// Once before anything is built: the deleted come first, and a keyset that
 	// opens nothing is the wrong one.
-	f := src.read(codec, nil)
-	if f.connections == 0 && len(f.damaged) > 0 {
-		return done, fmt.Errorf("%w: none of %d records in it opens", tokenstore.ErrKeyMissing, len(f.damaged))
+	f, err := src.read(codec, nil)
+	if err != nil {
+		return done, err
 	}
-	if len(f.damaged) == 0 && f.unnamed == 0 && src.isWhole(codec) {
+	if _, err := src.id.openIndexKey(codec); err != nil && f.connections == 0 {
+		return done, fmt.Errorf("none of %d connections in it opens: %w", len(f.damaged), err)
+	}
+	if len(f.damaged) == 0 && f.unnamed == 0 && f.unread == nil {
 		return done, fmt.Errorf("the store in %s is whole", dir)
 	}
 	logs, tables, err := sizes(src.files)
@@ -216,17 +225,37 @@ func acceptLoss(dir string, codec tokenstore.Codec) (Restored, error) {
 		return done, err
 	}
 	entries := func(yield func(entry, error) bool) {
-		for id := range f.deleted {
-			if !yield(entry{deleted: id}, nil) {
-				return
-			}
-		}
 		done.Connections, done.Unproven = 0, 0
-		src.read(codec, func(c tokenstore.Connection) bool { return yield(done.restored(c, false), nil) })
+		f.again(src, codec, &done, yield)
 	}
 	if err := replace(dir, src.id.StoreID, codec, entries, &done); err != nil {
 		return Restored{}, err
 	}
 	done.Damaged, done.Unnamed, done.Unread = f.damaged, f.unnamed, f.unread
 	return done, nil
+}
+
+// again reads the store once more, for what goes into the new one. It must find
+// what was found before.
+func (f found) again(src source, codec tokenstore.Codec, done *Restored, yield func(entry, error) bool) {
+	for id := range f.deleted {
+		if !yield(entry{deleted: id}, nil) {
+			return
+		}
+	}
+	enough := false
+	second, err := src.read(codec, func(c tokenstore.Connection) bool {
+		enough = !yield(done.restored(c, false), nil)
+		return !enough
+	})
+	if enough {
+		return
+	}
+	if err == nil && second.connections != f.connections {
+		err = fmt.Errorf("%w: %d connections could be read at first, and then %d: %w",
+			tokenstore.ErrUnavailable, f.connections, second.connections, second.unread)
+	}
+	if err != nil {
+		yield(entry{}, err)
+	}
 }

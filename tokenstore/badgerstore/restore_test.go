@@ -247,3 +247,68 @@ func TestAcceptLossOfRecords(t *testing.T) {
 		t.Errorf("%d connections are listed, want %d", n, done.Connections)
 	}
 }
+
+// TestRestoreWithAnOlderKeyset: the backup is older than the last rekey. What was
+// revoked and deleted since is known to the store that is replaced, which opens
+// with another keyset.
+func TestRestoreWithAnOlderKeyset(t *testing.T) {
+	for _, own := range []bool{true, false} {
+		r, dir := newRotation(t), t.TempDir()
+		s := open(t, dir, r.before)
+		revoked, deleted := create(t, s, live("revoked")), create(t, s, live("deleted"))
+		text := backup(t, s)
+		err := s.SetCodec(r.both)
+		if err == nil {
+			err = s.BeginRekey()
+		}
+		if err == nil {
+			err = s.Rekey(t.Context(), nothing)
+		}
+		if err == nil {
+			err = s.SetCodec(r.after)
+		}
+		if err == nil {
+			_, err = s.UpdateConnection(t.Context(), revoked.ID, func(c *tokenstore.Connection) error { c.Revoke(); return nil })
+		}
+		if err == nil {
+			_, err = s.DeleteConnection(t.Context(), deleted.ID)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		shut(t, s)
+		cfg := badgerstore.RestoreConfig{Codec: r.before, Replace: true}
+		if own {
+			cfg.Own = r.after
+		}
+		done := restore(t, dir, text, cfg)
+		if done.Deleted != 1 || own != (done.Revoked == 1) || own != (done.Unread == nil) {
+			t.Errorf("its own keyset is there: %v; Restore = %+v", own, done)
+		}
+		if own {
+			continue
+		}
+		if text := done.Unread.Error(); !strings.Contains(text, "1 connections don't open") {
+			t.Errorf("what could not be read: %s", text)
+		}
+	}
+}
+
+// TestRestoreOverAnOlderStore: the store that is replaced may be whole by its
+// files, and yet not be what was acknowledged last.
+func TestRestoreOverAnOlderStore(t *testing.T) {
+	keys, dir := newKeys(t), t.TempDir()
+	s := open(t, dir, keys)
+	c := create(t, s, live("u"))
+	text := backup(t, s)
+	if _, err := s.DeleteConnection(t.Context(), c.ID); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, s)
+	if err := os.Remove(badgerstore.Mark(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if done := restore(t, dir, text, badgerstore.RestoreConfig{Codec: keys, Replace: true}); done.Unread == nil {
+		t.Errorf("Restore = %+v, and nobody can know what the store without its mark has lost", done)
+	}
+}

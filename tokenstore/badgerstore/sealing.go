@@ -15,8 +15,9 @@ type sealer struct {
 }
 
 type sealing struct {
-	codec tokenstore.Codec
-	id    identity
+	codec  tokenstore.Codec
+	id     identity
+	codecs int // how often the codec was exchanged
 }
 
 // sealing returns the codec and the identity to seal and open records with.
@@ -26,19 +27,19 @@ func (s *Store) sealing() (tokenstore.Codec, identity) {
 }
 
 func (s *Store) setSealing(codec tokenstore.Codec, id identity) {
-	s.sealer.now.Store(&sealing{codec, id})
+	s.sealer.now.Store(&sealing{codec: codec, id: id})
 }
 
 // changeSealing exchanges the codec, the identity, or both, one change at a
 // time. If change changes the identity it has to put it into the identity file
 // itself; what it has changed is taken into use when it returns nil.
-func (s *Store) changeSealing(change func(codec *tokenstore.Codec, id *identity) error) error {
+func (s *Store) changeSealing(change func(now *sealing) error) error {
 	s.sealer.mu.Lock()
 	defer s.sealer.mu.Unlock()
-	codec, id := s.sealing()
-	if err := change(&codec, &id); err != nil {
+	now := *s.sealer.now.Load()
+	if err := change(&now); err != nil {
 		return err
 	}
-	s.setSealing(codec, id)
+	s.sealer.now.Store(&now)
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -269,7 +268,7 @@ func (sp *space) toOpen(files string) error {
 		return fmt.Errorf("measuring Badger's files: %w", err)
 	}
 	need := roomForWrites + 3*logs + min(tables, roomForNextLog-roomForWrites)
-	if strings.HasSuffix(files, leftSuffix) { // then tables are copied, too
+	if mayChange(files) { // then tables are copied, too
 		need += tables
 	}
 	return sp.clear(need, "opening the store")
