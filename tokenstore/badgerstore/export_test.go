@@ -48,6 +48,14 @@ func Files(dir string) string {
 	return filesOf(dir, id.Generation)
 }
 
+// InForce reports whether a table is one of those that the MANIFEST beside it
+// names: others were merged, and not removed yet.
+func InForce(table string) bool {
+	_, m, err := readManifest(filepath.Dir(table))
+	_, named := m.Tables[uint64(number(table))] //nolint:gosec // it has one
+	return err == nil && named
+}
+
 // Check does what Open does before it changes anything.
 func Check(dir string, codec tokenstore.Codec) error {
 	s := &Store{dir: dir}
