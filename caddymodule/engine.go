@@ -57,7 +57,7 @@ type engine struct {
 	keepOnce sync.Once
 	stop     context.CancelFunc
 	over     chan struct{}  // closed once no refresh is under way any more
-	work     sync.WaitGroup // the keeper, and the ends of configurations that have gone
+	work     sync.WaitGroup // the keepers, and the ends of configurations that have gone
 }
 
 // acquire takes hold of the engine of the settings' directory and opens it if
@@ -123,11 +123,10 @@ func (e *engine) adopt(in *instance) {
 		e.recoverFlows(ctx, in)
 		e.work.Go(func() {
 			e.report(e.refresher.Recover(ctx))
-			e.keep(ctx, e.resolve)
+			e.keep(ctx, func(now time.Time) { e.report(e.lookAfterDue(ctx, now)) })
 		})
-		e.work.Go(func() { e.keep(ctx, e.lapse) })
+		e.work.Go(func() { e.keep(ctx, func(time.Time) { e.refresher.RenewAhead() }) })
 		e.work.Go(func() { e.keepRekeying(ctx) })
-		e.work.Go(func() { e.renewAhead(ctx) })
 	})
 }
 
@@ -159,9 +158,8 @@ func (e *engine) enforceLast() {
 	}
 }
 
-// keep looks after what falls due until ctx ends. What waits for a provider and
-// what only ends have a keeper each, so that the one does not hold up the other.
-func (e *engine) keep(ctx context.Context, look func(ctx context.Context, id string) error) {
+// keep looks, every houseEvery, until ctx ends.
+func (e *engine) keep(ctx context.Context, look func(now time.Time)) {
 	tick := time.NewTicker(houseEvery)
 	defer tick.Stop()
 	for {
@@ -169,32 +167,9 @@ func (e *engine) keep(ctx context.Context, look func(ctx context.Context, id str
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			e.report(e.lookAfterDue(ctx, now, look))
+			look(now)
 		}
 	}
-}
-
-// renewAhead begins what is to be renewed before a request asks for it.
-func (e *engine) renewAhead(ctx context.Context) {
-	tick := time.NewTicker(houseEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			e.refresher.RenewAhead()
-		}
-	}
-}
-
-func (e *engine) resolve(ctx context.Context, id string) error {
-	e.refresher.Resolve(ctx, id)
-	return nil
-}
-
-func (e *engine) lapse(ctx context.Context, id string) error {
-	return e.current.Load().connect.Lapse(ctx, id)
 }
 
 func (e *engine) report(err error) {
@@ -203,7 +178,9 @@ func (e *engine) report(err error) {
 	}
 }
 
-func (e *engine) lookAfterDue(ctx context.Context, now time.Time, look func(context.Context, string) error) error {
+// lookAfterDue looks after the connections whose time has come. It waits for no
+// provider.
+func (e *engine) lookAfterDue(ctx context.Context, now time.Time) error {
 	ids, err := e.refresher.Store().DueConnections(ctx, now)
 	if err != nil {
 		return err
@@ -211,7 +188,10 @@ func (e *engine) lookAfterDue(ctx context.Context, now time.Time, look func(cont
 	var g errgroup.Group
 	g.SetLimit(houseAtOnce)
 	for _, id := range ids {
-		g.Go(func() error { return look(ctx, id) })
+		g.Go(func() error {
+			e.refresher.Resolve(ctx, id)
+			return e.current.Load().connect.Lapse(ctx, id)
+		})
 	}
 	return g.Wait()
 }

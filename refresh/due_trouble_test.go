@@ -189,6 +189,27 @@ func TestIntentOfTheFuture(t *testing.T) {
 	})
 }
 
+// The clock was forward when a refresh was sent whose outcome nobody saw, and is
+// right now: while nobody waits for it, the refresh token is not sent again.
+func TestIntentOfTheFutureWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(c *tokenstore.Connection) {
+			then := time.Now().Add(2 * tokenLife)
+			c.Intent = &tokenstore.Intent{
+				RefreshTokenHash: c.Token.RefreshToken.Hash(), Generation: 1, Unknown: 1,
+				StartedAt: then, Deadline: then.Add(time.Minute),
+			}
+		})
+		time.Sleep(tokenLife - 4*time.Minute) // in the soft margin
+		r.wantToken("at-0")
+		synctest.Wait()
+		time.Sleep(20 * time.Minute) // longer than what was begun for it holds anything back
+		r.RenewAhead()
+		synctest.Wait()
+		r.wantCalls()
+	})
+}
+
 // A token that nothing can renew is over at its end, though the clock is put
 // back then: its connection is to be connected again.
 func TestClockPutBackWithoutRefreshToken(t *testing.T) {

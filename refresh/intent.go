@@ -25,7 +25,7 @@ func mayPresent(c *tokenstore.Connection, why reason) error {
 		return nil
 	}
 	now := wallNow()
-	if why != aheadRenewal && c.Intent.StartedAt.After(now.Add(clockSlack)) {
+	if why.waitedFor() && c.Intent.StartedAt.After(now.Add(clockSlack)) {
 		return nil // the clock was put back: its times say nothing
 	}
 	wait := c.Intent.Deadline.Sub(now)

@@ -188,8 +188,10 @@ func (w *world) doRound(ctx context.Context) error {
 		}
 	}
 	if err := w.startReady(ctx); err != nil {
-		w.broken(kindOther, "%v", err)
-		return nil
+		if ctx.Err() == nil {
+			w.broken(kindOther, "%v", err)
+		}
+		return ctx.Err()
 	}
 	if err := w.judge(ctx); err != nil {
 		if ctx.Err() == nil {

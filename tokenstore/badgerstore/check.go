@@ -3,10 +3,7 @@ package badgerstore
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 )
 
 // whatToDo ends each error about a damaged store.
@@ -108,27 +105,4 @@ func (r *reader) readFlows() error {
 		}
 		return nil
 	})
-}
-
-// filesOf returns the directory of a generation's files: its own, or the one
-// that leave has moved them to.
-func filesOf(dir string, generation uint64) string {
-	files := filepath.Join(dir, badgerDir, strconv.FormatUint(generation, 10))
-	if left := files + leftSuffix; isDir(left) {
-		return left
-	}
-	return files
-}
-
-// leftSuffix ends the name of a directory from which a Badger was moved away
-// that could not be closed.
-const leftSuffix = "-left"
-
-func isDir(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
-}
-
-func markOf(dir string, generation uint64) string {
-	return filepath.Join(dir, fmt.Sprintf("lanyard-mark-%d", generation))
 }

@@ -52,7 +52,7 @@ func Files(dir string) string {
 // names: others were merged, and not removed yet.
 func InForce(table string) bool {
 	_, m, err := readManifest(filepath.Dir(table))
-	_, named := m.Tables[uint64(number(table))] //nolint:gosec // it has one
+	_, named := m.Tables[uint64(number(table))]
 	return err == nil && named
 }
 

@@ -23,6 +23,38 @@ import (
 // Whatever makes another one makes it beside that, and replaces the identity
 // file at its end.
 
+// generation is one that is open.
+type generation struct {
+	db    *badger.DB
+	log   *logger // Badger's
+	files string
+	mark  *mark
+	head  head // as it was last committed; the committer's alone
+}
+
+// filesOf returns the directory of a generation's files: its own, or the one
+// that leave has moved them to.
+func filesOf(dir string, generation uint64) string {
+	files := filepath.Join(dir, badgerDir, strconv.FormatUint(generation, 10))
+	if left := files + leftSuffix; isDir(left) {
+		return left
+	}
+	return files
+}
+
+// leftSuffix ends the name of a directory from which a Badger was moved away
+// that could not be closed.
+const leftSuffix = "-left"
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+func markOf(dir string, generation uint64) string {
+	return filepath.Join(dir, fmt.Sprintf("lanyard-mark-%d", generation))
+}
+
 // entry is what a store is built from: a connection, which keeps its revision
 // and times, or the ID of one that was deleted.
 type entry struct {

@@ -111,7 +111,8 @@ func (s *Store) view(read func(txn *badger.Txn) error) error {
 func (s *Store) readBadger(read func(txn *badger.Txn) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("badger panicked", zap.String("panic", fmt.Sprint(p)), zap.Stack("stack"))
+			// Not what it says, which may be the bytes that it could not read.
+			s.log.Error("badger panicked", zap.String("panic", fmt.Sprintf("%T", p)), zap.Stack("stack"))
 			err = fmt.Errorf("%w: Badger panicked", tokenstore.ErrUnavailable)
 		}
 	}()
