@@ -26,10 +26,10 @@ import (
 
 // Refresher renews tokens and knows when they were last used.
 type Refresher interface {
-	// Refresh renews the connection's token now, whatever its age. Its errors
-	// wrap tokenstore.ErrReconnect, ErrNotActive, ErrNotRenewed, an
+	// Refresh renews the connection's token now, whatever its age, as by asks.
+	// Its errors wrap tokenstore.ErrReconnect, ErrNotActive, ErrNotRenewed, an
 	// *tokenstore.UnavailableError, or the store's own.
-	Refresh(ctx context.Context, id string) error
+	Refresh(ctx context.Context, id string, by tokenstore.Actor) error
 	// LastUsed returns when the connection last served a request, as far as
 	// memory goes back, or the zero time.
 	LastUsed(id string) time.Time
@@ -72,6 +72,10 @@ type Integration struct {
 	// credential. Empty means Authorization.
 	CredentialHeader string
 	Revoker          Revoker // nil if the provider can't revoke
+	// For returns the Revoker of connections with these parameters, or an error
+	// that names what is missing or wrong and holds no value. Nil: there are no
+	// parameters, and Revoker is for all.
+	For func(params map[string]string) (Revoker, error)
 }
 
 // Config says what a Handler works with.
@@ -80,6 +84,8 @@ type Config struct {
 	Refresher Refresher        // required
 	Links     Links            // required
 	Keeper    Keeper           // required
+	Audit     Audit            // required
+	Brake     *guard.Brake     // required; slows down those who try keys
 	// Integrations are the configured ones.
 	Integrations map[string]Integration // :: name → integration
 	// RedirectURLs are the app's registered ones, compared byte for byte. The
@@ -114,8 +120,8 @@ type Handler struct {
 // New returns a Handler, or an error that names what cfg lacks.
 func New(cfg Config) (*Handler, error) {
 	switch {
-	case cfg.Store == nil, cfg.Refresher == nil, cfg.Links == nil, cfg.Keeper == nil, cfg.Ready == nil:
-		return nil, errors.New("api: store, refresher, links, keeper and ready are all required")
+	case cfg.Store == nil, cfg.Refresher == nil, cfg.Links == nil, cfg.Keeper == nil, cfg.Audit == nil, cfg.Brake == nil, cfg.Ready == nil:
+		return nil, errors.New("api: store, refresher, links, keeper, audit, brake and ready are all required")
 	case len(cfg.Keys) == 0:
 		return nil, errors.New("api: an API key is required")
 	}
@@ -216,11 +222,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, path string) (in
 	if p := h.cfg.Local.Check(r); p != nil {
 		return 0, nil, p
 	}
-	if _, ok := guard.Match(h.cfg.Keys, guard.Bearer(r)); !ok {
-		return 0, nil, &guard.Problem{
-			Status: http.StatusUnauthorized, Code: "key_required",
-			Detail: "The API needs an API key: `Authorization: Bearer KEY`. A client key opens the proxy only.",
-		}
+	by, p := h.caller(r)
+	if p != nil {
+		return 0, nil, p
 	}
 	rt, id, p := find(w.Header(), r.Method, path)
 	if p != nil {
@@ -230,6 +234,25 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, path string) (in
 	if p != nil {
 		return 0, nil, p
 	}
+	in.by = by
 	body, p := rt.run(h, r, in)
 	return rt.status, body, p
+}
+
+// caller returns who calls. A wrong key is written down, and slowed down where
+// there are many.
+func (h *Handler) caller(r *http.Request) (tokenstore.Actor, *guard.Problem) {
+	by := tokenstore.Actor{From: guard.From(r)}
+	if key, ok := guard.Match(h.cfg.Keys, guard.Bearer(r)); ok {
+		by.Kind, by.Name = tokenstore.ActorAPIKey, key.Name
+		return by, nil
+	}
+	h.cfg.Audit.Refused(r.Context(), tokenstore.Event{Type: tokenstore.EventKeyRefused, Actor: by, Reason: "api"})
+	if p := h.cfg.Brake.Wrong(by.From); p != nil {
+		return by, p
+	}
+	return by, &guard.Problem{
+		Status: http.StatusUnauthorized, Code: "key_required",
+		Detail: "The API needs an API key: `Authorization: Bearer KEY`. A client key opens the proxy only.",
+	}
 }

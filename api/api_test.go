@@ -32,12 +32,16 @@ const (
 // fakeRefresher answers with err.
 type fakeRefresher struct {
 	err  error
+	by   tokenstore.Actor // who asked last
 	used time.Time
 	late func(context.Context) (tokenstore.Token, bool)
 }
 
-func (f *fakeRefresher) Refresh(context.Context, string) error { return f.err }
-func (f *fakeRefresher) LastUsed(string) time.Time             { return f.used }
+func (f *fakeRefresher) Refresh(_ context.Context, _ string, by tokenstore.Actor) error {
+	f.by = by
+	return f.err
+}
+func (f *fakeRefresher) LastUsed(string) time.Time { return f.used }
 
 func (f *fakeRefresher) Late(string) func(context.Context) (tokenstore.Token, bool) { return f.late }
 
@@ -50,6 +54,18 @@ func (fakeLinks) Link(c tokenstore.Connection, redirectURL, state string, scopes
 		"scopes": {strings.Join(scopes, " ")},
 	}
 	return "https://connect.example.com/connect?" + q.Encode(), time.Now().Add(15 * time.Minute)
+}
+
+// fakeAudit writes every event, refusals too.
+type fakeAudit struct{ store tokenstore.Store }
+
+func (f fakeAudit) Record(ctx context.Context, events ...tokenstore.Event) error {
+	return f.store.AppendEvents(ctx, events...)
+}
+
+func (f fakeAudit) Refused(ctx context.Context, e tokenstore.Event) {
+	e.Denied = true
+	_ = f.store.AppendEvents(ctx, e)
 }
 
 // fakeRevoker keeps a ledger of the access tokens it was asked to revoke.
@@ -97,7 +113,7 @@ func newBench(t *testing.T, change ...func(*api.Config)) *bench {
 	core, logs := observer.New(zap.DebugLevel)
 	b := &bench{t: t, store: memstore.New(), refresher: &fakeRefresher{}, revoker: &fakeRevoker{}, logs: logs}
 	cfg := api.Config{
-		Store: b.store, Refresher: b.refresher, Links: fakeLinks{}, Keeper: &fakeKeeper{},
+		Store: b.store, Refresher: b.refresher, Links: fakeLinks{}, Keeper: &fakeKeeper{}, Brake: guard.NewBrake(),
 		Integrations: map[string]api.Integration{
 			"github": {
 				Name: "github", Provider: "github", Title: "GitHub", Scopes: []string{"read:user"},
@@ -113,6 +129,9 @@ func newBench(t *testing.T, change ...func(*api.Config)) *bench {
 	}
 	for _, c := range change {
 		c(&cfg)
+	}
+	if cfg.Audit == nil {
+		cfg.Audit = fakeAudit{cfg.Store}
 	}
 	h, err := api.New(cfg)
 	if err != nil {

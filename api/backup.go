@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
 // Keeper does what concerns the store as a whole.
@@ -32,6 +34,9 @@ const streamPatience = time.Minute
 
 func (h *Handler) backup(r *http.Request, in *input) (any, *guard.Problem) {
 	if p := in.done(); p != nil {
+		return nil, p
+	}
+	if p := h.tellBackup(r, in); p != nil {
 		return nil, p
 	}
 	return stream(func(w http.ResponseWriter) {
@@ -58,6 +63,19 @@ func (h *Handler) backup(r *http.Request, in *input) (any, *guard.Problem) {
 			panic(http.ErrAbortHandler) // so that it doesn't look like the end
 		}
 	}), nil
+}
+
+// tellBackup writes that a backup is being read. A full disk must not keep
+// anybody from taking one.
+func (h *Handler) tellBackup(r *http.Request, in *input) *guard.Problem {
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	err := h.cfg.Audit.Record(r.Context(), tokenstore.Event{Type: tokenstore.EventBackup, Actor: in.by})
+	if err != nil && !errors.Is(err, tokenstore.ErrFull) {
+		return h.storeProblem(err)
+	}
+	return nil
 }
 
 // streamWriter gives each write its time.

@@ -49,6 +49,7 @@ func (h *Handler) complete(r *http.Request, in *input) (any, *guard.Problem) {
 		if !changed {
 			return tokenstore.ErrUnchanged
 		}
+		tellCompletion(c, refused, erased != nil, in.by)
 		return nil // a refusal that counts is stored too
 	})
 	if err != nil {
@@ -61,17 +62,47 @@ func (h *Handler) complete(r *http.Request, in *input) (any, *guard.Problem) {
 		return h.single(c), nil
 	}
 	h.changed("completion refused", c)
+	if !changed { // else it was written with the change
+		h.cfg.Audit.Refused(ctx, tokenstore.Event{
+			Type: tokenstore.EventCompletion, Reason: completionCode(refused), Actor: in.by,
+			ConnectionID: c.ID, Integration: c.Integration, UserID: c.UserID,
+		})
+	}
 	if erased != nil {
 		h.revokeRefused(ctx, c, erased.Token)
 	}
 	if errors.Is(refused, tokenstore.ErrUserMismatch) {
 		return nil, &guard.Problem{
-			Status: http.StatusConflict, Code: "user_mismatch",
+			Status: http.StatusConflict, Code: completionCode(refused),
 			Detail: "This connection was begun for another user. The code is spent; the user has to connect again.",
 		}
 	}
 	return nil, &guard.Problem{
-		Status: http.StatusConflict, Code: "completion_invalid",
+		Status: http.StatusConflict, Code: completionCode(refused),
 		Detail: "The completion code is wrong, used or too late. After five wrong codes the right one is spent too.",
+	}
+}
+
+func completionCode(refused error) string {
+	if errors.Is(refused, tokenstore.ErrUserMismatch) {
+		return tokenstore.ReasonUserMismatch
+	}
+	return tokenstore.ReasonCompletionInvalid
+}
+
+// tellCompletion notes in c what came of a try to complete it.
+func tellCompletion(c *tokenstore.Connection, refused error, erased bool, by tokenstore.Actor) {
+	if refused == nil {
+		c.Happened(tokenstore.Event{Type: tokenstore.EventActive, Actor: by})
+		return
+	}
+	reason := completionCode(refused)
+	c.Happened(tokenstore.Event{Type: tokenstore.EventCompletion, Actor: by, Denied: true, Reason: reason})
+	if !erased {
+		return
+	}
+	c.Happened(tokenstore.Event{Type: tokenstore.EventDropped, Actor: by, Reason: reason})
+	if c.Status == tokenstore.StatusFailed {
+		c.Happened(tokenstore.Event{Type: tokenstore.EventFailed, Actor: by, Reason: reason})
 	}
 }

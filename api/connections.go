@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -34,7 +33,8 @@ func (h *Handler) begin(r *http.Request, in *input) (any, *guard.Problem) {
 		in.refuse(invalidRequest("Field `user_id` is empty."))
 	}
 	name, _ := in.text("name", maxName)
-	labels := in.labels()
+	labels := in.object("labels")
+	params := in.params(integration)
 	state := in.state()
 	scopes := in.scopes(integration)
 	if len(scopes) == 0 {
@@ -46,13 +46,14 @@ func (h *Handler) begin(r *http.Request, in *input) (any, *guard.Problem) {
 	}
 	c := tokenstore.Connection{
 		ID: tokenstore.NewID(), Integration: integration.Name, Provider: integration.Provider,
-		UserID: userID, Name: name, Labels: labels,
+		UserID: userID, Name: name, Labels: labels, Params: params,
 		Status: tokenstore.StatusInitiated, AuthScheme: tokenstore.AuthOAuth2,
 		RequestedScopes: scopes, RedirectURL: redirectURL,
 	}
 	link, expires := h.cfg.Links.Link(c, redirectURL, state, nil)
 	// A link opened in its last second begins a flow that may take its own time.
 	c.InitiatedUntil = expires.Add(tokenstore.FlowLife)
+	c.Happened(tokenstore.Event{Type: tokenstore.EventBegun, Actor: in.by})
 	c, err := h.cfg.Store.CreateConnection(r.Context(), c)
 	if err != nil {
 		return nil, h.storeProblem(err)
@@ -62,7 +63,7 @@ func (h *Handler) begin(r *http.Request, in *input) (any, *guard.Problem) {
 }
 
 // connect makes a link for a connection that exists: to connect it again, or
-// to add scopes. It changes nothing.
+// to add scopes. It changes nothing, but no link leaves without its event.
 func (h *Handler) connect(r *http.Request, in *input) (any, *guard.Problem) {
 	c, err := h.cfg.Store.Connection(r.Context(), in.id)
 	if err != nil {
@@ -79,6 +80,12 @@ func (h *Handler) connect(r *http.Request, in *input) (any, *guard.Problem) {
 		return nil, h.notActive(c, "Connecting would not help this connection: it is disabled, or its integration is not configured.")
 	}
 	link, expires := h.cfg.Links.Link(c, redirectURL, state, scopes)
+	err = h.cfg.Audit.Record(r.Context(), tokenstore.Event{
+		Type: tokenstore.EventLinked, Actor: in.by, ConnectionID: c.ID, Integration: c.Integration, UserID: c.UserID,
+	})
+	if err != nil {
+		return nil, h.storeProblem(err)
+	}
 	h.log.Info("connect link made", zap.String("connection_id", c.ID), zap.String("integration", c.Integration))
 	return linkView{ID: c.ID, Status: c.Status, ConnectURL: link, ExpiresAt: instant(expires)}, nil
 }
@@ -102,6 +109,36 @@ func (h *Handler) chosen(in *input) Integration {
 		in.refuse(invalidRequest("Field `integration` is required. There is: %s.", strings.Join(names, ", ")))
 	}
 	return integration
+}
+
+// params takes the field `params`, the connection parameters of the
+// integration's URLs.
+func (in *input) params(integration Integration) map[string]string {
+	params := in.object("params")
+	if in.problem != nil {
+		return nil
+	}
+	if err := integration.bind(params); err != nil {
+		in.refuse(&guard.Problem{
+			Status: http.StatusBadRequest, Code: tokenstore.ReasonInvalidParameter,
+			Detail: "Field `params`: " + err.Error() + ".",
+		})
+	}
+	return params
+}
+
+// bind gives the integration the Revoker for connections with these
+// parameters.
+func (i *Integration) bind(params map[string]string) error {
+	switch {
+	case i.For != nil:
+		revoker, err := i.For(params)
+		i.Revoker = revoker
+		return err
+	case len(params) > 0:
+		return errors.New("the integration has no connection parameters")
+	}
+	return nil
 }
 
 // scopes takes the field `scopes`.
@@ -181,14 +218,7 @@ func (h *Handler) list(r *http.Request, in *input) (any, *guard.Problem) {
 		}
 	}
 	cursor, _ := in.param("cursor", maxCursor)
-	limit := defaultLimit
-	if text, given := in.param("limit", maxName); given {
-		n, err := strconv.ParseUint(text, 10, 16)
-		if err != nil || n < 1 || n > maxLimit {
-			in.refuse(invalidRequest("Query parameter `limit` is not a number from 1 to %d.", maxLimit))
-		}
-		limit = int(n)
-	}
+	limit := in.limit()
 	if p := in.done(); p != nil {
 		return nil, p
 	}
@@ -226,7 +256,7 @@ func (h *Handler) refresh(r *http.Request, in *input) (any, *guard.Problem) {
 	if p := in.done(); p != nil {
 		return nil, p
 	}
-	refused := h.cfg.Refresher.Refresh(r.Context(), in.id)
+	refused := h.cfg.Refresher.Refresh(r.Context(), in.id, in.by)
 	c, err := h.cfg.Store.Connection(r.Context(), in.id)
 	if err != nil {
 		return nil, h.storeProblem(err)

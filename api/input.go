@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
 // Bounds of what a request may hold. Lengths are in characters.
@@ -37,6 +38,7 @@ const (
 // it knows; done then refuses what is left, or the first that was wrong.
 type input struct {
 	id      string // the connection ID in the path
+	by      tokenstore.Actor
 	query   map[string]string
 	body    map[string]json.RawMessage
 	problem *guard.Problem // the first
@@ -164,6 +166,19 @@ func (in *input) param(name string, limit int) (string, bool) {
 	return value, given
 }
 
+// limit takes the query parameter `limit`, the size of a page.
+func (in *input) limit() int {
+	text, given := in.param("limit", maxName)
+	if !given {
+		return defaultLimit
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || n < 1 || n > maxLimit {
+		in.refuse(invalidRequest("Query parameter `limit` is not a number from 1 to %d.", maxLimit))
+	}
+	return int(n)
+}
+
 // text takes a field that holds a string.
 func (in *input) text(name string, limit int) (string, bool) {
 	raw, given := in.body[name]
@@ -221,37 +236,39 @@ func (in *input) list(name string) []string {
 	return values
 }
 
-// labels takes the field `labels`, an object of strings.
-func (in *input) labels() map[string]string {
-	raw, given := in.body["labels"]
-	delete(in.body, "labels")
+// object takes a field that holds an object of strings, `labels` or `params`,
+// which have the same bounds.
+func (in *input) object(field string) map[string]string {
+	raw, given := in.body[field]
+	delete(in.body, field)
 	if !given {
 		return nil
 	}
-	members, p := object(raw, "Field `labels`")
+	what := "Field `" + field + "`"
+	members, p := object(raw, what)
 	if p != nil {
 		in.refuse(p)
 		return nil
 	}
 	if len(members) > maxLabels {
-		in.refuse(invalidRequest("Field `labels` has more than %d labels.", maxLabels))
+		in.refuse(invalidRequest("%s has more than %d members.", what, maxLabels))
 		return nil
 	}
-	labels := make(map[string]string, len(members))
+	all := make(map[string]string, len(members))
 	for _, key := range slices.Sorted(maps.Keys(members)) {
 		value, ok := str(members[key])
 		if !ok {
-			in.refuse(invalidRequest("Label %s in field `labels` has to be a string.", quote(key)))
+			in.refuse(invalidRequest("%s: %s has to be a string.", what, quote(key)))
 		}
-		// In a link, labels are written k=v,k=v.
+		// In a link, they are written k=v,k=v.
 		if key == "" || strings.ContainsAny(key, "=,") {
-			in.refuse(invalidRequest("Label %s in field `labels`: a name is not empty and has no = and no comma.", quote(key)))
+			in.refuse(invalidRequest("%s: the name %s is empty, or has a = or a comma.", what, quote(key)))
 		}
-		in.check("The name of a label in field `labels`", key, maxLabelKey)
-		in.check("Label "+quote(key)+" in field `labels`", value, maxLabelValue)
-		labels[key] = value
+		in.check(what+": a name", key, maxLabelKey)
+		in.check(what+": "+quote(key), value, maxLabelValue)
+		all[key] = value
 	}
-	return labels
+	return all
 }
 
 // check refuses a value that is too long or that is not text. The replacement

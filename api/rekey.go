@@ -6,6 +6,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
 // Rekeying says how far re-sealing is.
@@ -24,6 +25,9 @@ type Rekeying struct {
 func (h *Handler) rekey(r *http.Request, in *input) (any, *guard.Problem) {
 	if p := in.done(); p != nil {
 		return nil, p
+	}
+	if err := h.cfg.Audit.Record(r.Context(), tokenstore.Event{Type: tokenstore.EventRekey, Actor: in.by}); err != nil {
+		return nil, h.storeProblem(err)
 	}
 	if err := h.cfg.Keeper.Rekey(r.Context()); err != nil {
 		return nil, h.storeProblem(err)

@@ -19,6 +19,7 @@ const (
 	spareNoEndpoint  = "no_endpoint"                       // the provider can't revoke
 	spareSibling     = "shared_grant"                      // it would end another connection's grant
 	spareMissing     = tokenstore.ReasonIntegrationMissing // not configured, so that nobody can ask
+	spareParams      = tokenstore.ReasonInvalidParameter   // the connection's parameters are not the integration's now
 	spareUnreachable = "provider_unavailable"
 	spareDamaged     = codeCorrupt // its record can't be opened
 )
@@ -68,6 +69,7 @@ func (h *Handler) revoke(r *http.Request, in *input) (any, *guard.Problem) {
 			return tokenstore.ErrUnchanged
 		}
 		c.Revoke()
+		c.Happened(tokenstore.Event{Type: tokenstore.EventRevoked, Actor: in.by})
 		return nil
 	})
 	if err != nil {
@@ -97,7 +99,7 @@ func (h *Handler) remove(r *http.Request, in *input) (any, *guard.Problem) {
 	ctx, cancel := detached(r)
 	defer cancel()
 	late := h.cfg.Refresher.Late(in.id)
-	c, err := h.cfg.Store.DeleteConnection(ctx, in.id)
+	c, err := h.cfg.Store.DeleteConnection(ctx, in.id, tokenstore.Event{Type: tokenstore.EventDeleted, Actor: in.by})
 	if err != nil {
 		return nil, h.storeProblem(err)
 	}
@@ -145,6 +147,8 @@ func (h *Handler) revokeGrant(
 		return false, spareNothing
 	case !ok:
 		return false, spareMissing
+	case integration.bind(c.Params) != nil:
+		return false, spareParams
 	case integration.Revoker == nil:
 		return false, spareNoEndpoint
 	}
@@ -189,7 +193,7 @@ func (h *Handler) revokeLate(rv revocation, late func(context.Context) (tokensto
 // so every connection of the integration counts as a sibling, whoever's it is.
 func (h *Handler) revokeRefused(ctx context.Context, c tokenstore.Connection, t tokenstore.Token) {
 	integration, ok := h.cfg.Integrations[c.Integration]
-	if !ok || integration.Revoker == nil || !holds(t) {
+	if !ok || integration.bind(c.Params) != nil || integration.Revoker == nil || !holds(t) {
 		return
 	}
 	h.endAtProvider(ctx, revocation{

@@ -322,8 +322,8 @@ func (s *damagedStore) ListConnections(ctx context.Context, f tokenstore.Filter,
 	return page, next, err
 }
 
-func (s *damagedStore) DeleteConnection(ctx context.Context, id string) (tokenstore.Connection, error) {
-	c, err := s.Store.DeleteConnection(ctx, id)
+func (s *damagedStore) DeleteConnection(ctx context.Context, id string, news ...tokenstore.Event) (tokenstore.Connection, error) {
+	c, err := s.Store.DeleteConnection(ctx, id, news...)
 	if id == s.id {
 		c = tokenstore.Connection{ID: id, Damaged: true}
 	}

@@ -34,6 +34,7 @@ var routes = []route{
 	{http.MethodPost, "/v1/connections/{id}/connect", http.StatusOK, (*Handler).connect},
 	{http.MethodPost, "/v1/connections/{id}/complete", http.StatusOK, (*Handler).complete},
 	{http.MethodGet, "/v1/integrations", http.StatusOK, (*Handler).integrations},
+	{http.MethodGet, "/v1/events", http.StatusOK, (*Handler).events},
 	{http.MethodGet, "/v1/backup", http.StatusOK, (*Handler).backup},
 	{http.MethodGet, "/v1/rekey", http.StatusOK, (*Handler).rekeying},
 	{http.MethodPost, "/v1/rekey", http.StatusAccepted, (*Handler).rekey},

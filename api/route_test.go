@@ -20,6 +20,7 @@ func TestNewRefuses(t *testing.T) {
 	full := func() api.Config {
 		return api.Config{
 			Store: memstore.New(), Refresher: &fakeRefresher{}, Links: fakeLinks{}, Keeper: &fakeKeeper{},
+			Audit: fakeAudit{memstore.New()}, Brake: guard.NewBrake(),
 			Keys:  []guard.Key{{Name: "api", Value: secret.New(apiKey)}},
 			Ready: func(context.Context) error { return nil },
 		}
@@ -29,6 +30,8 @@ func TestNewRefuses(t *testing.T) {
 		"no refresher": func(c *api.Config) { c.Refresher = nil },
 		"no links":     func(c *api.Config) { c.Links = nil },
 		"no keeper":    func(c *api.Config) { c.Keeper = nil },
+		"no audit":     func(c *api.Config) { c.Audit = nil },
+		"no brake":     func(c *api.Config) { c.Brake = nil },
 		"no ready":     func(c *api.Config) { c.Ready = nil },
 		"no key":       func(c *api.Config) { c.Keys = nil },
 		"empty key":    func(c *api.Config) { c.Keys = []guard.Key{{Name: "api"}} },
@@ -229,7 +232,7 @@ func (s brokenStore) UpdateConnection(context.Context, string, func(*tokenstore.
 	return tokenstore.Connection{}, s.err
 }
 
-func (s brokenStore) DeleteConnection(context.Context, string) (tokenstore.Connection, error) {
+func (s brokenStore) DeleteConnection(context.Context, string, ...tokenstore.Event) (tokenstore.Connection, error) {
 	return tokenstore.Connection{}, s.err
 }
 

@@ -15,6 +15,7 @@ type connectionView struct {
 	UserID                string            `json:"user_id"`
 	Name                  string            `json:"name"`
 	Labels                map[string]string `json:"labels"`
+	Params                map[string]string `json:"params"`
 	Metadata              map[string]any    `json:"metadata"`
 	Status                tokenstore.Status `json:"status"`
 	StatusReason          *string           `json:"status_reason"`
@@ -61,7 +62,7 @@ func viewDamaged(c tokenstore.Connection) damagedView {
 func (h *Handler) view(c tokenstore.Connection) connectionView {
 	v := connectionView{
 		ID: c.ID, Integration: c.Integration, Provider: c.Provider, UserID: c.UserID, Name: c.Name,
-		Labels: c.Labels, Metadata: map[string]any{},
+		Labels: c.Labels, Params: c.Params, Metadata: map[string]any{},
 		Status: c.Status, AuthScheme: c.AuthScheme,
 		Scopes: scopesView{
 			Requested: notNil(c.RequestedScopes), Granted: notNil(c.Token.Scopes), Missing: notNil(c.MissingScopes()),
@@ -73,6 +74,9 @@ func (h *Handler) view(c tokenstore.Connection) connectionView {
 	}
 	if v.Labels == nil {
 		v.Labels = map[string]string{}
+	}
+	if v.Params == nil {
+		v.Params = map[string]string{}
 	}
 	if reason := h.reason(c); reason != "" {
 		v.StatusReason = &reason

@@ -90,6 +90,7 @@ func (a *API) start(in *instance) error {
 	var err error
 	a.handler, err = api.New(api.Config{
 		Store: in.engine.refresher.Store(), Refresher: in.engine.refresher, Links: in.signer, Keeper: in.engine,
+		Audit: in.engine.audit, Brake: in.engine.brake,
 		Integrations: integrations, RedirectURLs: in.settings.redirectURLs, Keys: in.apiKeys,
 		Local: a.guard(), Ready: in.ready, Logger: a.logger,
 	})

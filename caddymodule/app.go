@@ -42,7 +42,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 }
 
 // Validate judges what Provision resolved.
-func (a *App) Validate() error { return a.settings.check() }
+func (a *App) Validate() error { return a.checkClients() }
 
 // Start takes hold of the engine, which may be shared with the configuration
 // that is in force until now, and puts this configuration in force.

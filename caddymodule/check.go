@@ -71,19 +71,37 @@ func parsePublicURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
-// check judges what no single value shows.
-func (s *settings) check() error {
+// checkClients judges the clients as a whole.
+func (a *App) checkClients() error {
 	names := map[string]bool{}
-	keys := slices.Clone(s.apiKeys)
-	for _, c := range s.clients {
-		if c.Name == "" || names[c.Name] {
-			return fmt.Errorf("client: each one needs a name of its own, and %q is none", c.Name)
+	keys := slices.Clone(a.settings.apiKeys)
+	for _, c := range a.settings.clients {
+		name := c.Key.Name
+		if name == "" || names[name] {
+			return fmt.Errorf("client: each one needs a name of its own, and %q is none", name)
 		}
-		names[c.Name] = true
-		if slices.ContainsFunc(keys, c.Value.Equal) {
-			return fmt.Errorf("client %s: its key is also another client's, or an api_key; each needs its own", c.Name)
+		names[name] = true
+		if slices.ContainsFunc(keys, c.Key.Value.Equal) {
+			return fmt.Errorf("client %s: its key is also another client's, or an api_key; each needs its own", name)
 		}
-		keys = append(keys, c.Value)
+		keys = append(keys, c.Key.Value)
+		if err := errors.Join(c.Check(), a.hasIntegrations(c.Integrations)); err != nil {
+			return fmt.Errorf("client %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// hasIntegrations returns an error for the first of these names that is no
+// integration's.
+func (a *App) hasIntegrations(names []string) error {
+	for _, name := range names {
+		if name == "" {
+			return errors.New("integrations: one of them is empty")
+		}
+		if err := a.hasIntegration(name); err != nil {
+			return fmt.Errorf("integrations: %w", err)
+		}
 	}
 	return nil
 }

@@ -221,6 +221,9 @@ func reportRestored(w io.Writer, dir string, done badgerstore.Restored) error {
 	if done.Unnamed > 0 {
 		fmt.Fprintf(&b, "lost: %d records of which no ID is known\n", done.Unnamed)
 	}
+	if done.LostEvents > 0 {
+		fmt.Fprintf(&b, "lost: %d events of the audit log, which shows where\n", done.LostEvents)
+	}
 	if done.Unread != nil {
 		fmt.Fprintf(&b, "The store that was there could not be read whole, so that what was deleted or revoked in it may be back: %v\n", done.Unread)
 	}

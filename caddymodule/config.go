@@ -22,6 +22,19 @@ type ClientConfig struct {
 	// The key, at least 32 characters of `A-Z a-z 0-9 _ -`, as a placeholder
 	// such as `{env.LANYARD_CLIENT_KEY}`.
 	Key string `json:"key,omitempty"`
+	// The integrations whose connections the key may use. Default: all. Of this
+	// and the three below, what is listed is allowed and nothing else.
+	Integrations []string `json:"integrations,omitempty"`
+	// The users whose connections the key may use. Default: all. Another user's
+	// or integration's connection is answered as one that does not exist.
+	Users []string `json:"users,omitempty"`
+	// The methods it may call, in capitals: `GET`. Default: all.
+	Methods []string `json:"methods,omitempty"`
+	// The paths it may call, below `api_url`: whole (`/user`), or all below one
+	// (`/repos/acme/*`, which `/repos/acme` is not). A path on a further host
+	// begins with that host: `uploads.example.com/files/*`. Paths are compared
+	// as they are sent, byte for byte and without the query. Default: all.
+	Paths []string `json:"paths,omitempty"`
 }
 
 // IntegrationConfig is your registered client at one provider.

@@ -53,6 +53,13 @@ func (c *Connect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return nil
 }
 
+// clientIP returns the address of the browser as Caddy's trusted_proxies make
+// it out, empty if there is none.
+func clientIP(r *http.Request) string {
+	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	return ip
+}
+
 // asItCame returns r with the target of its request line, whatever rewrite or
 // handle_path have made of it: links are signed, and redirect URIs registered,
 // with the path of public_url.

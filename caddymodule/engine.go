@@ -14,6 +14,9 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/lanyard-proxy/lanyard/audit"
+	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/proxy"
 	"github.com/lanyard-proxy/lanyard/refresh"
 	"github.com/lanyard-proxy/lanyard/tokenstore/badgerstore"
 )
@@ -43,6 +46,8 @@ type engine struct {
 	dir       string
 	store     *badgerstore.Store
 	refresher *refresh.Refresher
+	audit     *audit.Log
+	brake     *guard.Brake
 	logger    *zap.Logger
 
 	mu      sync.Mutex
@@ -82,6 +87,10 @@ func openEngine(s *settings, logger *zap.Logger) (*engine, error) {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the data directory: %w", err)
 	}
+	warnOfOthers(s.dir, logger)
+	if err := hideMemory(); err != nil {
+		logger.Warn("memory can be dumped: this system refuses to turn that off", zap.Error(err))
+	}
 	ks, err := ensureKeyset(s.dir, s.keyset, logger)
 	if err != nil {
 		return nil, err
@@ -97,15 +106,17 @@ func openEngine(s *settings, logger *zap.Logger) (*engine, error) {
 	if err := removeTemporary(s.dir); err != nil {
 		return nil, errors.Join(fmt.Errorf("clearing the data directory: %w", err), e.store.Close())
 	}
+	e.audit, e.brake = audit.New(e.store, e.logger), guard.NewBrake()
 	e.refresher = refresh.New(refresh.Config{Store: e.store, Provider: e.provider, Logger: e.logger})
 	return e, nil
 }
 
 // provider implements refresh.Config.Provider by the configuration in force.
-func (e *engine) provider(name string) (refresh.Provider, bool) {
+func (e *engine) provider(name string, params map[string]string) (refresh.Provider, bool) {
 	if in := e.current.Load(); in != nil {
 		if i, ok := in.settings.integrations[name]; ok {
-			return i, true
+			p, err := i.For(params)
+			return p, err == nil
 		}
 	}
 	return nil, false
@@ -147,6 +158,17 @@ func (e *engine) leave(in *instance) {
 	e.mu.Unlock()
 	e.enforceLast()
 	e.work.Go(in.drain)
+}
+
+// clients returns who may call the proxy by the configuration in force: nobody
+// once the last one has left.
+func (e *engine) clients() []proxy.Client {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.live) == 0 {
+		return nil
+	}
+	return e.live[len(e.live)-1].clients
 }
 
 func (e *engine) enforceLast() {
@@ -207,6 +229,7 @@ func (e *engine) Destruct() error {
 	err := e.refresher.Close(ctx)
 	close(e.over)
 	e.work.Wait()
+	e.audit.Close()
 	if e.refresher.Lost() > 0 && caddy.Exiting() {
 		// Caddy asks nobody else what status to exit with.
 		caddy.OnExit(func(context.Context) { os.Exit(exitLost) })

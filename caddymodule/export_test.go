@@ -43,6 +43,11 @@ func EngineLogger(dir string) *zap.Logger { return engineOf(dir).logger }
 // UpstreamsOf returns how a provisioned Proxy reaches the providers.
 func UpstreamsOf(h caddyhttp.MiddlewareHandler) http.RoundTripper { return h.(*Proxy).upstreams }
 
+// HeaderTimeout returns how long an upstream may take for the head of an answer.
+func HeaderTimeout(h caddyhttp.MiddlewareHandler) time.Duration {
+	return h.(*Proxy).upstreams.public.ResponseHeaderTimeout
+}
+
 // RekeyCommand begins a rekey at url as the command does, and waits for its end
 // until nothing has moved for still.
 func RekeyCommand(ctx context.Context, url string, still time.Duration) error {

@@ -20,15 +20,16 @@ type instance struct {
 	logger   *zap.Logger
 
 	apiKeys   []guard.Key
-	clients   []guard.Key
+	clients   []proxy.Client
 	signer    *connect.Signer
 	connect   *connect.Handler
-	upstreams map[string]*proxy.Upstream // :: integration → its API
-	closers   []func()                   // what handlers have to end when the configuration goes
+	upstreams apis
+	proxies   []*proxy.Handler // whose tunnels outlive a reload
+	closers   []func()         // what handlers have to end when the configuration goes
 }
 
 func newInstance(e *engine, s *settings, logger *zap.Logger) (*instance, error) {
-	in := &instance{engine: e, settings: s, logger: logger, upstreams: map[string]*proxy.Upstream{}}
+	in := &instance{engine: e, settings: s, logger: logger, upstreams: apisOf(s)}
 	keys, err := ensureAPIKeys(e.dir, s.apiKeys, logger)
 	if err != nil {
 		return nil, fmt.Errorf("api_key: %w", err)
@@ -43,11 +44,10 @@ func newInstance(e *engine, s *settings, logger *zap.Logger) (*instance, error) 
 	integrations := map[string]connect.Integration{}
 	for name, i := range s.integrations {
 		integrations[name] = i.forConnect()
-		in.upstreams[name] = i.forProxy()
 	}
 	in.connect, err = connect.New(connect.Config{
 		PublicURL: s.publicURL, Signer: in.signer, Store: e.refresher.Store(), Integrations: integrations,
-		RedirectURLs: s.redirectURLs, Completion: s.completion, Logger: logger,
+		RedirectURLs: s.redirectURLs, Completion: s.completion, ClientIP: clientIP, Audit: e.audit, Logger: logger,
 	})
 	if err != nil {
 		return nil, err
@@ -61,6 +61,10 @@ func newInstance(e *engine, s *settings, logger *zap.Logger) (*instance, error) 
 func (in *instance) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
+	clients := in.engine.clients()
+	for _, h := range in.proxies {
+		h.EndTunnels(clients)
+	}
 	if err := in.connect.Close(ctx); err != nil {
 		in.engine.logger.Warn("code exchanges cut short", zap.Error(err))
 	}

@@ -61,7 +61,8 @@ func TestRekeyOfOwnKeyset(t *testing.T) {
 	}
 	begin()
 	before := keysOf(t, read(t, dir, "lanyard-keys.json"))
-	if now := in.rekey(key); now != (api.Rekeying{State: "done", Total: 1, Done: 1}) {
+	// The events of begin and rekey are records, too.
+	if now := in.rekey(key); now != (api.Rekeying{State: "done", Total: 3, Done: 3}) {
 		t.Errorf("rekey = %+v", now)
 	}
 	begin()
@@ -79,7 +80,7 @@ func TestRekeyOfOwnKeyset(t *testing.T) {
 	if w := in.api(http.MethodGet, "/v1/connections", key, ""); w.Code != http.StatusOK || strings.Count(w.Body.String(), `"INITIATED"`) != 2 {
 		t.Errorf("after a restart: %d %s", w.Code, w.Body)
 	}
-	if now := in.rekey(key); now != (api.Rekeying{State: "done", Total: 2, Done: 2}) {
+	if now := in.rekey(key); now != (api.Rekeying{State: "done", Total: 6, Done: 6}) {
 		t.Errorf("another rekey = %+v", now)
 	}
 }
@@ -133,7 +134,8 @@ func TestRekeyOfConfiguredKeyset(t *testing.T) {
 	if err := reload(); !errors.Is(err, tokenstore.ErrKeyMissing) {
 		t.Errorf("reload without a key that is needed = %v, want ErrKeyMissing", err)
 	}
-	if now := in.rekey(key); now != (api.Rekeying{State: "done", Total: 1, Done: 1}) {
+	// One connection, the event of its beginning, and those of two rekeys.
+	if now := in.rekey(key); now != (api.Rekeying{State: "done", Total: 4, Done: 4}) {
 		t.Errorf("rekey = %+v", now)
 	}
 	if onDisk, err := os.ReadFile(file); err != nil || string(onDisk) != string(text) || string(text) == string(withBoth) {

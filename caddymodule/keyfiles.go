@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/proxy"
 	"github.com/lanyard-proxy/lanyard/seal"
 	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
@@ -68,7 +69,7 @@ func ensureAPIKeys(dir string, configured []secret.String, logger *zap.Logger) (
 }
 
 // ensureClients returns the configured keys, or the data directory's own.
-func ensureClients(dir string, configured []guard.Key, logger *zap.Logger) ([]guard.Key, error) {
+func ensureClients(dir string, configured []proxy.Client, logger *zap.Logger) ([]proxy.Client, error) {
 	if len(configured) > 0 {
 		return configured, nil
 	}
@@ -76,7 +77,7 @@ func ensureClients(dir string, configured []guard.Key, logger *zap.Logger) ([]gu
 	if err != nil {
 		return nil, err
 	}
-	return []guard.Key{{Name: "default", Value: key}}, nil
+	return []proxy.Client{{Key: guard.Key{Name: "default", Value: key}}}, nil
 }
 
 func ensureKey(name string, check func(string) error, logger *zap.Logger) (secret.String, error) {

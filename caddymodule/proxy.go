@@ -5,7 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -44,6 +48,10 @@ type Proxy struct {
 	// What is taken off the path, which must begin with it: same case, at a
 	// segment boundary, as it came. Default: nothing.
 	Prefix string `json:"prefix,omitempty"`
+	// `on` masks the token with asterisks where an upstream echoes it: in the
+	// values of headers, and in the first MiB of a text that is not compressed.
+	// `Accept-Encoding` is not sent on then.
+	Scrub string `json:"scrub,omitempty"`
 	// How many bytes of a request body are kept for sending it again after a
 	// 401. Default: 1 MiB.
 	Spool int64 `json:"spool,omitempty"`
@@ -71,13 +79,14 @@ func (p *Proxy) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(app.hasIntegration(p.Integration), p.check(), p.checkOptions()); err != nil {
+	p.addrs = listeners(ctx)
+	if err := errors.Join(app.hasIntegration(p.Integration), p.check(), p.checkOptions(), p.checkLoop(app.settings)); err != nil {
 		return fmt.Errorf("lanyard_proxy: %w", err)
 	}
 	if p.upstreams, err = newUpstreams(ctx, p.Transport, app.settings); err != nil {
 		return fmt.Errorf("lanyard_proxy: transport: %w", err)
 	}
-	p.app, p.addrs = app, listeners(ctx)
+	p.app = app
 	app.proxyURL = cmp.Or(app.proxyURL, loopbackURL(p.addrs))
 	app.onStart = append(app.onStart, p.start)
 	return nil
@@ -87,6 +96,8 @@ func (p *Proxy) checkOptions() error {
 	switch {
 	case p.Links != "" && p.Links != "off":
 		return fmt.Errorf("links %q is not known; it is `off` or left out", p.Links)
+	case p.Scrub != "" && p.Scrub != "on":
+		return fmt.Errorf("scrub %q is not known; it is `on` or left out", p.Scrub)
 	case p.Prefix != "" && (p.Prefix[0] != '/' || strings.HasSuffix(p.Prefix, "/")):
 		return fmt.Errorf("prefix %q does not begin with a slash, or ends with one; it is such as `/github`", p.Prefix)
 	case p.Spool < 0:
@@ -95,15 +106,38 @@ func (p *Proxy) checkOptions() error {
 	return nil
 }
 
+// checkLoop refuses an API that is this proxy itself where nothing else would
+// stop a request that goes round: its path names the connection each time, and
+// no key is asked for.
+func (p *Proxy) checkLoop(s *settings) error {
+	if !p.Open || !p.Path {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.integrations)) {
+		for _, host := range s.integrations[name].PrivateHosts() {
+			for _, a := range p.addrs {
+				if u := (&url.URL{Host: host}); isLoopback(u.Hostname()) && u.Port() == strconv.FormatUint(uint64(a.StartPort), 10) {
+					return fmt.Errorf("the API of integration %s, %s, is where this proxy listens", name, host)
+				}
+			}
+		}
+	}
+	return nil
+}
+
 func (p *Proxy) start(in *instance) error {
 	cfg := in.proxyConfig(p.upstreams, p.logger)
 	cfg.Open, cfg.Path, cfg.KeepLinks = p.Open, p.Path, p.Links == "off"
-	cfg.Integration, cfg.Prefix, cfg.Spool = p.Integration, p.Prefix, p.Spool
+	cfg.Integration, cfg.Prefix, cfg.Spool, cfg.Scrub = p.Integration, p.Prefix, p.Spool, p.Scrub == "on"
 	cfg.Local = p.guard()
 	warnIfReachable(p.addrs, "lanyard_proxy", p.logger)
+	warnIfInsecure(p.Transport, p.logger)
 	var err error
-	p.handler, err = proxy.New(cfg)
-	return err
+	if p.handler, err = proxy.New(cfg); err != nil {
+		return err
+	}
+	in.proxies = append(in.proxies, p.handler)
+	return nil
 }
 
 // Cleanup closes the idle connections.
@@ -115,15 +149,10 @@ func (p *Proxy) Cleanup() error {
 // proxyConfig is what every proxy of this configuration has in common.
 func (in *instance) proxyConfig(rt http.RoundTripper, logger *zap.Logger) proxy.Config {
 	return proxy.Config{
-		Grants: in.engine.refresher, Upstream: in.upstream, Keys: in.clients, APIKeys: in.apiKeys,
+		Grants: in.engine.refresher, Upstream: in.upstreams.of, Clients: in.clients, APIKeys: in.apiKeys,
+		Brake: in.engine.brake, Audit: in.engine.audit,
 		Transport: rt, ConnectURL: in.connectURL, Logger: logger,
 	}
-}
-
-// upstream implements proxy.Config.Upstream.
-func (in *instance) upstream(name string) (*proxy.Upstream, bool) {
-	up, ok := in.upstreams[name]
-	return up, ok
 }
 
 // connectURL implements proxy.Config.ConnectURL.
@@ -181,6 +210,7 @@ func parseProxy(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //		open
 //		path
 //		links off
+//		scrub on
 //		names <hosts...>
 //		allow_origin <origins...>
 //		spool <size>
@@ -199,6 +229,7 @@ func (p *Proxy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	opts["open"] = flag(&p.Open)
 	opts["path"] = flag(&p.Path)
 	opts["links"] = oneOf(&p.Links, "off")
+	opts["scrub"] = oneOf(&p.Scrub, "on")
 	opts["spool"] = p.parseSpool
 	opts["transport"] = p.parseTransport
 	return parseRest(d, opts)

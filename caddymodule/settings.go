@@ -16,6 +16,7 @@ import (
 	"github.com/lanyard-proxy/lanyard/connect"
 	"github.com/lanyard-proxy/lanyard/guard"
 	"github.com/lanyard-proxy/lanyard/provider"
+	"github.com/lanyard-proxy/lanyard/proxy"
 	"github.com/lanyard-proxy/lanyard/seal"
 	"github.com/lanyard-proxy/lanyard/secret"
 )
@@ -26,7 +27,7 @@ type settings struct {
 	dir          string // absolute
 	keyset       *keyset
 	apiKeys      []secret.String
-	clients      []guard.Key
+	clients      []proxy.Client
 	redirectURLs []string
 	completion   bool
 	integrations map[string]*integration
@@ -99,8 +100,13 @@ func (r *resolver) secret(field, value string) string {
 	return out
 }
 
-// entry resolves the URLs of a provider.
+// entry resolves the URLs of a provider. The places of connection parameters
+// stay, and so does the catalogue's own placeholder in revoke_url.
 func (r *resolver) entry(e *provider.Entry) {
+	for name := range e.Params {
+		r.repl.Set(name, "{"+name+"}")
+		defer r.repl.Delete(name)
+	}
 	e.Issuer = r.text("issuer", e.Issuer)
 	e.AuthorizeURL = r.text("authorize_url", e.AuthorizeURL)
 	e.TokenURL = r.text("token_url", e.TokenURL)
@@ -110,7 +116,6 @@ func (r *resolver) entry(e *provider.Entry) {
 	for i, host := range e.Hosts {
 		e.Hosts[i] = r.text("hosts", host)
 	}
-	// A placeholder of the catalogue's own, which stays.
 	r.repl.Set("client_id", "{client_id}")
 	e.RevokeURL = r.text("revoke_url", e.RevokeURL)
 	r.repl.Delete("client_id")
@@ -133,7 +138,10 @@ func resolve(a *App) (*settings, error) {
 		s.apiKeys = append(s.apiKeys, r.key("api_key", key, checkAPIKey))
 	}
 	for _, c := range a.Clients {
-		s.clients = append(s.clients, guard.Key{Name: c.Name, Value: r.key("client "+c.Name, c.Key, checkClientKey)})
+		s.clients = append(s.clients, proxy.Client{
+			Key:          guard.Key{Name: c.Name, Value: r.key("client "+c.Name, c.Key, checkClientKey)},
+			Integrations: c.Integrations, Users: c.Users, Methods: c.Methods, Paths: c.Paths,
+		})
 	}
 	for _, u := range a.RedirectURLs {
 		u = r.text("redirect_url", u)
@@ -251,8 +259,8 @@ func (a *App) entry(name string) (provider.Entry, error) {
 // hasIntegration returns an error that names the known integrations unless
 // there is one with this name, or name is empty.
 func (a *App) hasIntegration(name string) error {
-	if _, ok := a.settings.integrations[name]; ok || name == "" {
+	if _, ok := a.Integrations[name]; ok || name == "" {
 		return nil
 	}
-	return fmt.Errorf("no integration %q: %s", name, hint(name, slices.Collect(maps.Keys(a.settings.integrations))))
+	return fmt.Errorf("no integration %q: %s", name, hint(name, slices.Collect(maps.Keys(a.Integrations))))
 }

@@ -66,6 +66,7 @@ func (t *Transport) start(in *instance) error {
 	cfg := in.proxyConfig(t.upstreams, t.logger)
 	cfg.Open, cfg.Integration = t.Open, t.Integration
 	cfg.Local = guard.Local{AllowOrigin: t.AllowOrigin}
+	warnIfInsecure(&t.HTTPTransport, t.logger)
 	var err error
 	t.rt, err = proxy.NewTransport(cfg)
 	return err

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.uber.org/zap"
 
 	"github.com/lanyard-proxy/lanyard/provider"
 )
@@ -23,6 +25,13 @@ const (
 	idlePerHost = 1024
 	// handshakeTimeout is what Caddy leaves open.
 	handshakeTimeout = 10 * time.Second
+	// headerTimeout is how long an API may take for the head of its answer. The
+	// slowest that are meant to answer in one go, models and exports, take
+	// minutes.
+	headerTimeout = 10 * time.Minute
+	// maxHeader bounds the head of an answer, in bytes: several times what
+	// browsers take.
+	maxHeader = 1 << 20
 )
 
 // upstreams reaches the providers' APIs. Those that are allowed to have
@@ -38,10 +47,8 @@ type upstreams struct {
 func newUpstreams(ctx caddy.Context, config *reverseproxy.HTTPTransport, s *settings) (*upstreams, error) {
 	u := &upstreams{privateHosts: map[string]bool{}}
 	for _, i := range s.integrations {
-		if i.AllowPrivate() {
-			for _, host := range append(i.Hosts(), i.API().Host) {
-				u.privateHosts[host] = true
-			}
+		for _, host := range i.PrivateHosts() {
+			u.privateHosts[host] = true
 		}
 	}
 	var err error
@@ -50,6 +57,15 @@ func newUpstreams(ctx caddy.Context, config *reverseproxy.HTTPTransport, s *sett
 	}
 	u.private, err = newTransport(ctx, config, true)
 	return u, err
+}
+
+// warnIfInsecure tells the operator that anybody on the way to a provider can
+// read the tokens.
+func warnIfInsecure(config *reverseproxy.HTTPTransport, logger *zap.Logger) {
+	if config != nil && config.TLS != nil && config.TLS.InsecureSkipVerify {
+		logger.Warn("the certificates of upstreams are not verified: whoever is on the way to a provider can read its tokens; " +
+			"trust the right certificate instead (tls_trust_pool)")
+	}
 }
 
 func newTransport(ctx caddy.Context, config *reverseproxy.HTTPTransport, allowPrivate bool) (*http.Transport, error) {
@@ -82,9 +98,9 @@ func newTransport(ctx caddy.Context, config *reverseproxy.HTTPTransport, allowPr
 		return nil, err
 	}
 	t := own.Transport
-	if t.TLSHandshakeTimeout == 0 {
-		t.TLSHandshakeTimeout = handshakeTimeout
-	}
+	t.TLSHandshakeTimeout = cmp.Or(t.TLSHandshakeTimeout, handshakeTimeout)
+	t.ResponseHeaderTimeout = cmp.Or(t.ResponseHeaderTimeout, headerTimeout)
+	t.MaxResponseHeaderBytes = cmp.Or(t.MaxResponseHeaderBytes, maxHeader)
 	if t.TLSClientConfig == nil {
 		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
@@ -94,10 +110,35 @@ func newTransport(ctx caddy.Context, config *reverseproxy.HTTPTransport, allowPr
 	}
 	t.Proxy = nil
 	t.DialContext = guarded(t.DialContext, allowPrivate)
+	if !hasDialler(own) {
+		t.DialContext = checkedFirst(own, t.DialContext, allowPrivate)
+	}
 	if t.DialTLSContext != nil {
 		t.DialTLSContext = guarded(t.DialTLSContext, allowPrivate)
 	}
 	return t, nil
+}
+
+// hasDialler reports whether the options of a transport need Caddy's own
+// dialler.
+func hasDialler(own *reverseproxy.HTTPTransport) bool {
+	return own.Resolver != nil || own.LocalAddress != "" || own.ProxyProtocol != "" || own.ReadTimeout != 0 || own.WriteTimeout != 0
+}
+
+// checkedFirst dials as Caddy does, but looks at each address before the first
+// packet goes there: one that a provider must not have isn't even knocked at.
+// Where a reverse proxy says whom to dial, another dialler does.
+func checkedFirst(own *reverseproxy.HTTPTransport, other dialFunc, allowPrivate bool) dialFunc {
+	d := &net.Dialer{
+		Timeout: time.Duration(own.DialTimeout), FallbackDelay: time.Duration(own.FallbackDelay),
+		Control: provider.DialControl(allowPrivate),
+	}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if _, ok := reverseproxy.GetDialInfo(ctx); ok {
+			return other(ctx, network, addr)
+		}
+		return d.DialContext(ctx, network, addr)
+	}
 }
 
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)

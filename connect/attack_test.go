@@ -17,36 +17,37 @@ import (
 func zapString(key, value string) zap.Field { return zap.String(key, value) }
 
 // TestUntrustedCallbacks: what can't be tied to an open flow of this
-// integration and browser changes nothing, and the flow can still end well.
+// integration and browser changes nothing, and the flow can still end well. (A002's
+// and A033's invalid_request is state_invalid here, A023's context_mismatch too.)
 func TestUntrustedCallbacks(t *testing.T) {
 	esc := url.QueryEscape
 	tests := map[string]func(state string) string{
-		"forged state":         func(string) string { return callbackURL("state", b64(make([]byte, 32)), "code", "X") },
-		"no state":             func(string) string { return callbackURL("code", "X") },
-		"empty state":          func(string) string { return callbackURL("state", "", "code", "X") },
-		"state twice":          func(s string) string { return callbackURL("state", s, "state", s, "code", "X") },
-		"other state second":   func(s string) string { return callbackURL("state", s, "state", "S2", "code", "X") },
-		"state twice, escaped": func(s string) string { return callbackURL("state", s, "code", "X") + "&%73tate=" + s },
-		"code twice":           func(s string) string { return callbackURL("state", s, "code", "C1", "code", "C2") },
-		"iss twice":            func(s string) string { return callbackURL("state", s, "code", "C1", "iss", "a", "iss", "b") },
-		"error twice":          func(s string) string { return callbackURL("state", s, "error", "a", "error", "b") },
-		"code and error":       func(s string) string { return callbackURL("state", s, "error", "access_denied", "code", "X") },
-		"neither":              func(s string) string { return callbackURL("state", s) },
-		"empty code":           func(s string) string { return callbackURL("state", s, "code", "") },
-		"token in the query": func(s string) string {
+		"A001 forged state":         func(string) string { return callbackURL("state", b64(make([]byte, 32)), "code", "X") },
+		"A002 no state":             func(string) string { return callbackURL("code", "X") },
+		"A002 empty state":          func(string) string { return callbackURL("state", "", "code", "X") },
+		"A002 state twice":          func(s string) string { return callbackURL("state", s, "state", s, "code", "X") },
+		"A002 other state second":   func(s string) string { return callbackURL("state", s, "state", "S2", "code", "X") },
+		"A002 state twice, escaped": func(s string) string { return callbackURL("state", s, "code", "X") + "&%73tate=" + s },
+		"A002 code twice":           func(s string) string { return callbackURL("state", s, "code", "C1", "code", "C2") },
+		"A002 iss twice":            func(s string) string { return callbackURL("state", s, "code", "C1", "iss", "a", "iss", "b") },
+		"A002 error twice":          func(s string) string { return callbackURL("state", s, "error", "a", "error", "b") },
+		"A002 code and error":       func(s string) string { return callbackURL("state", s, "error", "access_denied", "code", "X") },
+		"A002 neither":              func(s string) string { return callbackURL("state", s) },
+		"A002 empty code":           func(s string) string { return callbackURL("state", s, "code", "") },
+		"A033 token in the query": func(s string) string {
 			return callbackURL("state", s, "access_token", "token-canary-q", "token_type", "bearer")
 		},
-		"token beside a code":   func(s string) string { return callbackURL("state", s, "access_token", "token-canary-q", "code", "X") },
-		"state in other case":   func(s string) string { return callbackURL("state", strings.ToUpper(s), "code", "X") },
-		"hash as state":         func(s string) string { return callbackURL("state", secretHash(s), "code", "X") },
-		"state cut":             func(s string) string { return callbackURL("state", s[:42], "code", "X") },
-		"state with a NUL":      func(s string) string { return callbackURL("state", s+"\x00", "code", "X") },
-		"unknown integration":   func(s string) string { return public + "/callback/gitlab?state=" + esc(s) + "&code=X" },
-		"integration's case":    func(s string) string { return public + "/callback/GitHub?state=" + esc(s) + "&code=X" },
-		"integration escaped":   func(s string) string { return public + "/callback/%67ithub?state=" + esc(s) + "&code=X" },
-		"path after it":         func(s string) string { return public + "/callback/github/?state=" + esc(s) + "&code=X" },
-		"no integration":        func(s string) string { return public + "/callback/?state=" + esc(s) + "&code=X" },
-		"another integration's": func(s string) string { return public + "/callback/other?state=" + esc(s) + "&code=X" },
+		"A033 token beside a code":   func(s string) string { return callbackURL("state", s, "access_token", "token-canary-q", "code", "X") },
+		"A001 state in other case":   func(s string) string { return callbackURL("state", strings.ToUpper(s), "code", "X") },
+		"A001 hash as state":         func(s string) string { return callbackURL("state", secretHash(s), "code", "X") },
+		"A001 state cut":             func(s string) string { return callbackURL("state", s[:42], "code", "X") },
+		"A001 state with a NUL":      func(s string) string { return callbackURL("state", s+"\x00", "code", "X") },
+		"A023 unknown integration":   func(s string) string { return public + "/callback/gitlab?state=" + esc(s) + "&code=X" },
+		"A023 integration's case":    func(s string) string { return public + "/callback/GitHub?state=" + esc(s) + "&code=X" },
+		"A023 integration escaped":   func(s string) string { return public + "/callback/%67ithub?state=" + esc(s) + "&code=X" },
+		"A023 path after it":         func(s string) string { return public + "/callback/github/?state=" + esc(s) + "&code=X" },
+		"A023 no integration":        func(s string) string { return public + "/callback/?state=" + esc(s) + "&code=X" },
+		"A023 another integration's": func(s string) string { return public + "/callback/other?state=" + esc(s) + "&code=X" },
 	}
 	for name, target := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -68,7 +69,7 @@ func TestUntrustedCallbacks(t *testing.T) {
 }
 
 func TestBrowserBinding(t *testing.T) {
-	t.Run("another browser", func(t *testing.T) {
+	t.Run("A006 A010 another browser", func(t *testing.T) {
 		b := newBench(t)
 		c := b.begun()
 		br, other := b.browser(), b.browser()
@@ -82,7 +83,7 @@ func TestBrowserBinding(t *testing.T) {
 			t.Error("the code was exchanged")
 		}
 	})
-	t.Run("another browser, error", func(t *testing.T) {
+	t.Run("A011 A055 another browser, error", func(t *testing.T) {
 		b := newBench(t)
 		c := b.begun()
 		br, other := b.browser(), b.browser()
@@ -93,7 +94,7 @@ func TestBrowserBinding(t *testing.T) {
 		}
 		wantApp(t, br.callback(state), "")
 	})
-	t.Run("cookies swapped", func(t *testing.T) {
+	t.Run("A007 cookies swapped", func(t *testing.T) {
 		b := newBench(t)
 		one, two := b.browser(), b.browser()
 		first, second := one.open(b.link()), two.open(b.link())
@@ -108,7 +109,7 @@ func TestBrowserBinding(t *testing.T) {
 		wantPage(t, one.callback(second, "error", "x"), 400, "browser_mismatch")
 		wantApp(t, two.callback(second), "")
 	})
-	t.Run("cookie changed", func(t *testing.T) {
+	t.Run("A006 cookie changed", func(t *testing.T) {
 		for _, value := range []string{"", "x", "0", b64(make([]byte, 32))} {
 			b := newBench(t)
 			br := b.browser()
@@ -118,7 +119,7 @@ func TestBrowserBinding(t *testing.T) {
 			wantPage(t, br.callback(state), 400, "browser_mismatch")
 		}
 	})
-	t.Run("attributes", func(t *testing.T) {
+	t.Run("A062 attributes", func(t *testing.T) {
 		b := newBench(t)
 		c := b.browser().get(b.link()).Result().Cookies()[0]
 		if !strings.HasPrefix(c.Name, "__Host-lanyard-") || !c.Secure || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode ||
@@ -136,44 +137,58 @@ func TestBrowserBinding(t *testing.T) {
 	})
 }
 
+// FuzzCallback: whatever the query, the path and the cookie, a flow changes
+// only for its own state, integration and browser; nobody is sent elsewhere
+// than to the app.
 func FuzzCallback(f *testing.F) {
-	for _, s := range []string{
+	for _, query := range []string{
 		"", "state=x&code=y", "state=STATE&code=c", "state=STATE&error=access_denied", "state=STATE&state=STATE&code=c",
 		"state=STATE&code=c&iss=x", "state=STATE&access_token=t", "state=STATE&code=c;error=x", "%zz=1&state=STATE&code=c", "code=c&STATE",
+		"state=STATE&code=c&code=d", "%73tate=STATE&code=c", "state=STATE%00&code=c", "STATE=STATE&code=c", "state=STATE&code=c&error=", "state=%2&code=c",
 	} {
-		f.Add(s, true)
-		f.Add(s, false)
+		f.Add(query, "github", "COOKIE")
+		f.Add(query, "github", "")
+		f.Add(query, "other", "COOKIE")
 	}
-	f.Fuzz(func(t *testing.T, query string, bound bool) {
-		if strings.ContainsAny(query, " \x00\r\n\x7f\t#") {
-			t.Skip("no request line holds this")
+	f.Add("state=STATE&code=c", "%67ithub", "COOKIE")
+	f.Add("state=STATE&code=c", "github/", "x")
+	f.Add("state=STATE&code=c", "../callback/github", "COOKIE; NAME=x")
+	f.Fuzz(func(t *testing.T, query, name, cookie string) {
+		if strings.ContainsAny(query+name, " \x00\r\n\x7f\t#") || strings.ContainsAny(name, "?") || strings.ContainsAny(cookie, "\x00\r\n") {
+			t.Skip("no request holds this")
 		}
 		b := newBench(t)
 		br := b.browser()
 		state := br.open(b.link())
-		if !bound {
-			br.jar = map[string]string{}
-		}
+		cookieName, value := br.cookie()
+		br.jar = nil
 		query = strings.ReplaceAll(query, "STATE", state)
+		header := cookieName + "=" + strings.NewReplacer("COOKIE", value, "NAME", cookieName).Replace(cookie)
+		before := b.flow(state)
 		r := httptest.NewRequest(http.MethodGet, public+"/callback/github", nil)
-		r.RequestURI, r.URL.RawQuery = "/callback/github?"+query, query
-		w := br.do(r)
-		loc := w.Header().Get("Location")
+		r.RequestURI, r.URL.RawQuery = "/callback/"+name+"?"+query, query
+		r.Header.Set("Cookie", header)
+		w := httptest.NewRecorder()
+		b.h.ServeHTTP(w, r)
+
 		q, _ := url.ParseQuery(query)
-		once := slices.Equal(q["state"], []string{state})
+		bound := slices.ContainsFunc(r.CookiesNamed(cookieName), func(c *http.Cookie) bool { return c.Value == value })
+		known := slices.Equal(q["state"], []string{state}) && name == "github" && len(q["code"]) < 2 && len(q["error"]) < 2 && len(q["iss"]) < 2 &&
+			(q.Get("code") == "") == (q.Get("error") != "") && !q.Has("access_token")
+		after, loc := b.flow(state), w.Header().Get("Location")
 		switch {
+		case w.Code >= 500 || loc == "" && w.Code < 400:
+			t.Fatalf("%q = %d", query, w.Code)
 		case loc != "" && !strings.HasPrefix(loc, appURL+"?"):
 			t.Fatalf("%q leads to %q", query, loc)
-		case loc != "" && (!once || !bound):
-			t.Fatalf("%q leads to the app", query)
-		case b.p.exchanged() > 0 && (!once || !bound || q.Has("error") && q.Get("error") != "" || len(q["code"]) != 1):
-			t.Fatalf("%q is exchanged", query)
-		case loc == "" && w.Code < 400:
-			t.Fatalf("%q = %d", query, w.Code)
-		}
-		stage := b.flow(state).Stage
-		if !once && stage != tokenstore.FlowOpen {
-			t.Fatalf("%q ends the flow", query)
+		case loc != "" && (!known || !bound):
+			t.Fatalf("%q with cookie %q leads to the app", query, header)
+		case (b.p.exchanged() > 0 || len(b.connections()) > 0) && (!known || !bound || q.Get("code") == ""):
+			t.Fatalf("%q with cookie %q is exchanged", query, header)
+		case after.Stage != before.Stage && !known, after.Stage != before.Stage && !bound && q.Get("code") == "":
+			t.Fatalf("%q with cookie %q ends the flow", query, header)
+		case known && bound && after.Stage != tokenstore.FlowFinished:
+			t.Fatalf("%q with the right cookie leaves the flow %s", query, after.Stage)
 		}
 	})
 }

@@ -43,22 +43,23 @@ func parseResponse(rawQuery string) (response, bool) {
 func (h *Handler) callback(w http.ResponseWriter, r *http.Request, name, rawQuery string) {
 	resp, ok := parseResponse(rawQuery)
 	if !ok {
-		h.refuse(w, failure{codeStateInvalid, errors.New("callback without one state and either a code or an error")})
+		h.guess(w, r, failure{codeStateInvalid, errors.New("callback without one state and either a code or an error")})
 		return
 	}
 	f, err := h.cfg.Store.Flow(r.Context(), resp.state.Hash())
 	switch {
 	case errors.Is(err, tokenstore.ErrNotFound):
-		h.refuse(w, failure{codeStateInvalid, errors.New("callback for an unknown state")})
+		h.guess(w, r, failure{codeStateInvalid, errors.New("callback for an unknown state")})
 	case err != nil:
 		h.refuse(w, failure{codeProvisioning, err})
 	case f.Integration != name:
-		h.refuse(w, failure{codeStateInvalid, errors.New("callback of another integration than the flow's")})
+		h.guess(w, r, failure{codeStateInvalid, errors.New("callback of another integration than the flow's")})
 	case f.Stage != tokenstore.FlowOpen:
 		h.used(w, &f)
 	case !wallNow().Before(f.ExpiresAt):
 		h.end(w, r, f, failure{code: codeTimeout})
 	case !h.bound(r, &f) && resp.code.IsZero():
+		h.refused(r, &f, codeBrowserMismatch)
 		h.page(w, &f, failure{codeBrowserMismatch, errors.New("error callback without the flow's cookie")})
 	case !h.bound(r, &f):
 		// The code is in other hands than the flow: it must not be redeemed
@@ -77,6 +78,10 @@ func (h *Handler) respond(w http.ResponseWriter, r *http.Request, f tokenstore.F
 		h.end(w, r, f, failure{codeProvisioning, errIntegrationMissing})
 		return
 	}
+	if err := in.bind(f.Params); err != nil {
+		h.end(w, r, f, failure{codeInvalidParameter, err})
+		return
+	}
 	if f.RedirectURL != "" && !h.registered(f.RedirectURL) {
 		h.end(w, r, f, failure{codeRedirectMismatch, errors.New("flow's redirect_url is no longer registered")})
 		return
@@ -84,6 +89,7 @@ func (h *Handler) respond(w http.ResponseWriter, r *http.Request, f tokenstore.F
 	err := checkIssuer(r.Context(), in.Provider, resp)
 	switch {
 	case errors.Is(err, errIssuer) && resp.code.IsZero():
+		h.refused(r, &f, codeIssuerMismatch)
 		h.page(w, &f, failure{codeIssuerMismatch, err})
 	case errors.Is(err, errIssuer):
 		h.end(w, r, f, failure{codeIssuerMismatch, err})
@@ -140,12 +146,15 @@ func loggable(errc string) string {
 
 // end finishes an open flow with a failure and answers.
 func (h *Handler) end(w http.ResponseWriter, r *http.Request, f tokenstore.Flow, x failure) {
-	ctx := context.WithoutCancel(r.Context())
-	now, ok := h.take(ctx, w, f, func(f *tokenstore.Flow) { f.Finish(x.code) })
+	ctx, by := context.WithoutCancel(r.Context()), h.browser(r)
+	now, ok := h.take(ctx, w, f, func(f *tokenstore.Flow) {
+		f.Finish(x.code)
+		f.Happened(ended(f, x.code, by))
+	})
 	if !ok {
 		return
 	}
-	h.failConnection(ctx, &now, x.code)
+	h.failConnection(ctx, &now, x.code, by)
 	h.unbind(w, &now)
 	h.answer(w, &now, x)
 }
@@ -195,7 +204,7 @@ func (h *Handler) complete(w http.ResponseWriter, r *http.Request, f tokenstore.
 	if !ok {
 		return
 	}
-	got, no := h.redeem(ctx, &taken, in, code)
+	got, no := h.redeem(ctx, &taken, in, code, h.browser(r))
 	h.unbind(w, &taken)
 	if no != nil {
 		h.answer(w, &taken, *no)

@@ -106,23 +106,23 @@ func TestCallbackFailures(t *testing.T) {
 		exchanges int
 		open      bool // the flow stays as it was
 	}{
-		{name: "denied", more: []string{"error", "access_denied"}, code: "user_denied", page: 200},
+		{name: "A053 denied", more: []string{"error", "access_denied"}, code: "user_denied", page: 200},
 		{name: "denied in the provider's words", more: []string{"error", "user_cancelled"}, code: "user_denied", page: 200},
 		{name: "scope", more: []string{"error", "invalid_scope"}, code: "invalid_scope", page: 400},
-		{name: "server_error", more: []string{"error", "server_error"}, code: "source_error", page: 502},
+		{name: "A054 server_error", more: []string{"error", "server_error"}, code: "source_error", page: 502},
 		{name: "busy", more: []string{"error", "temporarily_unavailable"}, code: "source_error", page: 502},
 		{name: "unauthorized_client", more: []string{"error", "unauthorized_client"}, code: "source_error", page: 502},
-		{name: "hostile error", more: []string{"error", "<img src=x onerror=alert(1)>"}, code: "source_error", page: 502},
-		{name: "error with a line break", more: []string{"error", "a\r\nX:1"}, code: "source_error", page: 502},
-		{name: "long error", more: []string{"error", strings.Repeat("e", 10<<10)}, code: "source_error", page: 502},
+		{name: "A054 hostile error", more: []string{"error", "<img src=x onerror=alert(1)>"}, code: "source_error", page: 502},
+		{name: "A054 error with a line break", more: []string{"error", "a\r\nX:1"}, code: "source_error", page: 502},
+		{name: "A054 long error", more: []string{"error", strings.Repeat("e", 10<<10)}, code: "source_error", page: 502},
 		{name: "error in upper case", more: []string{"error", "ACCESS_DENIED"}, code: "source_error", page: 502},
-		{name: "exchange not sent", change: noAnswer(tokenstore.ErrNotSent), code: "source_error", page: 502, exchanges: 1},
-		{name: "exchange unknown", change: noAnswer(tokenstore.ErrOutcomeUnknown), code: "source_error", page: 502, exchanges: 1},
-		{name: "code refused", change: refuses(tokenstore.RefusedGrant), code: "source_error", page: 502, exchanges: 1},
+		{name: "A034 exchange not sent", change: noAnswer(tokenstore.ErrNotSent), code: "source_error", page: 502, exchanges: 1},
+		{name: "A034 exchange unknown", change: noAnswer(tokenstore.ErrOutcomeUnknown), code: "source_error", page: 502, exchanges: 1},
+		{name: "A029 code refused", change: refuses(tokenstore.RefusedGrant), code: "source_error", page: 502, exchanges: 1},
 		{name: "client refused", change: refuses(tokenstore.RefusedClient), code: "source_error", page: 502, exchanges: 1},
 		{name: "refused for now", change: refuses(tokenstore.RefusedForNow), code: "source_error", page: 502, exchanges: 1},
 		{name: "scope refused", change: refuses(tokenstore.RefusedScope), code: "invalid_scope", page: 400, exchanges: 1},
-		{name: "unreadable answer", change: func(b *bench) { b.p.parseErr = tokenstore.ErrOutcomeUnknown }, code: "source_error", page: 502, exchanges: 1},
+		{name: "A034 unreadable answer", change: func(b *bench) { b.p.parseErr = tokenstore.ErrOutcomeUnknown }, code: "source_error", page: 502, exchanges: 1},
 		{name: "issuer not to be had", change: func(b *bench) { b.p.issuerErr = errors.New("no metadata") }, code: "source_error", page: 502},
 		{name: "integration gone", change: gone, code: "provisioning_failed", page: 503},
 		{name: "flow not readable", change: failStore("Flow"), code: "provisioning_failed", page: 503, pageOnly: true, open: true},
@@ -136,8 +136,8 @@ func TestCallbackFailures(t *testing.T) {
 				unreg(b)
 			}
 		}, code: "provisioning_failed", page: 503, pageOnly: true},
-		{name: "redirect URL gone", change: unreg, code: "redirect_uri_mismatch", page: 400, pageOnly: true},
-		{name: "redirect URL gone, denied", change: unreg, more: []string{"error", "access_denied"}, code: "redirect_uri_mismatch", page: 400, pageOnly: true},
+		{name: "A051 redirect URL gone", change: unreg, code: "redirect_uri_mismatch", page: 400, pageOnly: true},
+		{name: "A051 redirect URL gone, denied", change: unreg, more: []string{"error", "access_denied"}, code: "redirect_uri_mismatch", page: 400, pageOnly: true},
 	}
 	for _, app := range []bool{true, false} {
 		for _, tt := range tests {
@@ -209,7 +209,7 @@ func TestStartFailures(t *testing.T) {
 		code   string
 		page   int // 0: told to the app
 	}{
-		{name: "expired", link: func(b *bench) string {
+		{name: "A014 expired", link: func(b *bench) string {
 			return b.signer.Sign(connect.Params{RedirectURL: appURL}, time.Now().Add(-time.Second))
 		}, code: "link_expired", page: 410},
 		{name: "changed", link: func(b *bench) string { return strings.Replace(b.link(), "u1", "u2", 1) }, code: "link_invalid", page: 400},
@@ -217,7 +217,7 @@ func TestStartFailures(t *testing.T) {
 		{name: "no redirect_url", link: with(func(p *connect.Params) { p.RedirectURL = "" }), code: "link_invalid", page: 400},
 		{name: "unknown integration", link: with(func(p *connect.Params) { p.Integration = "gitlub" }), code: "link_invalid", page: 0},
 		{name: "none configured", change: func(b *bench) { b.cfg.Integrations = nil }, link: with(func(p *connect.Params) { p.Integration = "" }), code: "link_invalid", page: 0},
-		{name: "unregistered", link: with(func(p *connect.Params) { p.RedirectURL += "x" }), code: "redirect_uri_mismatch", page: 400},
+		{name: "A037 unregistered", link: with(func(p *connect.Params) { p.RedirectURL += "x" }), code: "redirect_uri_mismatch", page: 400},
 		{name: "unregistered, none is", change: noRedirects, link: with(func(p *connect.Params) { p.RedirectURL = appURL }), code: "redirect_uri_mismatch", page: 400},
 		{name: "undeclared scope", change: func(b *bench) {
 			b.integration(func(in *connect.Integration) { in.DeclaredScopes = []string{"read", "write"} })(b)
@@ -267,13 +267,13 @@ func TestIssuer(t *testing.T) {
 		{"right", issuer, true, []string{"iss", issuer}, true},
 		{"right, not promised", issuer, false, []string{"iss", issuer}, true},
 		{"missing, not promised", issuer, false, nil, true},
-		{"unknown", "", false, []string{"iss", "https://evil.example"}, true},
-		{"missing though promised", issuer, true, nil, false},
-		{"wrong", issuer, true, []string{"iss", "https://evil.example"}, false},
-		{"wrong, not promised", issuer, false, []string{"iss", "https://evil.example"}, false},
-		{"slash", issuer, true, []string{"iss", issuer + "/"}, false},
-		{"case", issuer, true, []string{"iss", "https://IDP.example"}, false},
-		{"empty", issuer, false, []string{"iss", ""}, false},
+		{"A030 unknown", "", false, []string{"iss", "https://evil.example"}, true},
+		{"A031 missing though promised", issuer, true, nil, false},
+		{"A030 wrong", issuer, true, []string{"iss", "https://evil.example"}, false},
+		{"A030 wrong, not promised", issuer, false, []string{"iss", "https://evil.example"}, false},
+		{"A030 slash", issuer, true, []string{"iss", issuer + "/"}, false},
+		{"A030 case", issuer, true, []string{"iss", "https://IDP.example"}, false},
+		{"A030 empty", issuer, false, []string{"iss", ""}, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

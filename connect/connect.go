@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/lanyard-proxy/lanyard/guard"
 	"github.com/lanyard-proxy/lanyard/internal/failpoint"
 	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
@@ -61,6 +62,10 @@ type Integration struct {
 	ProviderName string
 	// Provider speaks to the authorization server.
 	Provider Provider
+	// For returns the Provider for connections with these parameters, or an
+	// error that names what is missing or wrong and holds no value. Nil: there
+	// are no parameters, and Provider is for all.
+	For func(params map[string]string) (Provider, error)
 	// Scopes are asked for when a link names none.
 	Scopes []string
 	// DeclaredScopes are the scopes that may be asked for. Empty: any may.
@@ -89,6 +94,12 @@ type Config struct {
 	// AppName is the app's name as its users know it. Default: the host of the
 	// first redirect URL, else PublicURL's.
 	AppName string
+	// ClientIP returns the address of the client that sent a request, as far as
+	// the server in front of the handler can tell. What it returns that is no
+	// address, or nil, stands for the other end of the connection.
+	ClientIP func(*http.Request) string
+	// Audit is told what was refused. Default: nobody.
+	Audit Audit
 	// Logger gets what happened. Default: none.
 	Logger *zap.Logger
 }
@@ -100,6 +111,7 @@ type Handler struct {
 	secure bool   // PublicURL is https
 	origin string // what pages call the app that they send the user back to
 	log    *zap.Logger
+	limits limits
 
 	mu      sync.Mutex // guards closing and active, and that running grows only before Close waits
 	closing bool
@@ -137,6 +149,7 @@ func New(cfg Config) (*Handler, error) {
 		base:   strings.TrimRight(cfg.PublicURL.EscapedPath(), "/"),
 		secure: cfg.PublicURL.Scheme == "https",
 		log:    cfg.Logger,
+		limits: newLimits(),
 		active: make(map[string]bool),
 	}, nil
 }
@@ -185,10 +198,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method != http.MethodGet:
 		w.Header().Set("Allow", "GET")
 		h.refuse(w, failure{code: codeMethod})
-	case isCallback:
-		h.callback(w, r, name, rawQuery)
 	default:
-		h.start(w, r, rawQuery)
+		switch wait := h.limits.requests.Take(guard.Network(h.from(r))); {
+		case wait > 0:
+			h.tooMany(w, r, &tokenstore.Flow{}, wait)
+		case isCallback:
+			h.callback(w, r, name, rawQuery)
+		default:
+			h.start(w, r, rawQuery)
+		}
 	}
 }
 

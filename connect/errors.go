@@ -31,6 +31,8 @@ const (
 	codeNotFound          = "not_found"
 	codeMethod            = "method_not_allowed"
 	codeClosing           = "unavailable"
+	codeRateLimited       = "rate_limited"
+	codeInvalidParameter  = tokenstore.ReasonInvalidParameter
 )
 
 // failure is how a step of the flow ends it: the code decides what the user
@@ -57,6 +59,7 @@ const (
 	tellApp    = "Tell the people who run {app}; the details below help them."
 )
 
+// What a stranger can cause without limit is told at level debug only.
 var replies = map[string]reply{
 	codeUserDenied: {
 		http.StatusOK, zap.InfoLevel, "info", "You did not connect {provider}",
@@ -93,6 +96,11 @@ var replies = map[string]reply{
 		"{app} asked to come back to an address that it has not registered, so we stopped. It is nothing that you did, and nothing was shared.",
 		tellApp, "",
 	},
+	codeInvalidParameter: {
+		http.StatusBadRequest, zap.WarnLevel, "bad", "This link is not set up correctly",
+		"It does not say in the right form which account at {provider} is meant. Nothing was shared.",
+		"Go back to {app} and check what you entered there. " + tellApp, "",
+	},
 	codeLinkInvalid: {
 		http.StatusBadRequest, zap.InfoLevel, "bad", "This link does not work",
 		"It is not complete, or it was changed on its way to you. Nothing was shared.",
@@ -128,23 +136,28 @@ var replies = map[string]reply{
 		"Go back to {app} and connect the account anew.", "",
 	},
 	codeHostInvalid: {
-		http.StatusMisdirectedRequest, zap.InfoLevel, "bad", "This is not the right address",
+		http.StatusMisdirectedRequest, zap.DebugLevel, "bad", "This is not the right address",
 		"Accounts are connected at another host name than the one in your address bar.",
 		startAgain, "",
 	},
 	codeNotFound: {
-		http.StatusNotFound, zap.InfoLevel, "info", "There is no page here",
+		http.StatusNotFound, zap.DebugLevel, "info", "There is no page here",
 		"The address may have been cut short when it was copied.",
 		startAgain, "",
 	},
 	codeMethod: {
-		http.StatusMethodNotAllowed, zap.InfoLevel, "bad", "This page can't be used like that",
+		http.StatusMethodNotAllowed, zap.DebugLevel, "bad", "This page can't be used like that",
 		"It was sent a form, and it takes none. Nothing was changed.",
 		startAgain, "",
 	},
 	codeClosing: {
 		http.StatusServiceUnavailable, zap.InfoLevel, "warn", "One moment",
 		"This service is just being restarted. Nothing is lost.",
+		"Reload this page in a few seconds.", "",
+	},
+	codeRateLimited: {
+		http.StatusTooManyRequests, zap.DebugLevel, "warn", "One moment",
+		"Too many pages like this one were opened in a short time. Nothing was changed, and nothing is lost.",
 		"Reload this page in a few seconds.", "",
 	},
 }

@@ -15,6 +15,13 @@ import (
 // outcomeConnected is the outcome of a flow that ended well.
 const outcomeConnected = "connected"
 
+// reasonReplaced is why a credential was erased that nobody had completed when
+// the next one came.
+const reasonReplaced = "replaced"
+
+// lanyard did what no request asked for.
+var lanyard = tokenstore.Actor{Kind: tokenstore.ActorLanyard}
+
 // landing is what a flow that ended well brings back to the browser.
 type landing struct {
 	connection     tokenstore.Connection
@@ -24,10 +31,12 @@ type landing struct {
 // redeem exchanges the code of a taken flow, once. That the flow is stored as
 // taken is the intent: no crash can make the code go out again. The answer is
 // stored before anything reads it.
-func (h *Handler) redeem(ctx context.Context, f *tokenstore.Flow, in Integration, code secret.String) (landing, *failure) {
+func (h *Handler) redeem(
+	ctx context.Context, f *tokenstore.Flow, in Integration, code secret.String, by tokenstore.Actor,
+) (landing, *failure) {
 	if f.Reconnect {
 		if _, err := h.cfg.Store.Connection(ctx, f.ConnectionID); err != nil {
-			return landing{}, h.settle(ctx, f, failure{codeProvisioning, fmt.Errorf("reading the flow's connection: %w", err)})
+			return landing{}, h.settle(ctx, f, failure{codeProvisioning, fmt.Errorf("reading the flow's connection: %w", err)}, by)
 		}
 	}
 	_ = failpoint.Hit("connect.after_take")
@@ -35,7 +44,7 @@ func (h *Handler) redeem(ctx context.Context, f *tokenstore.Flow, in Integration
 	defer cancel()
 	a, err := in.Provider.Exchange(exchange, code, f.CodeVerifier)
 	if err != nil {
-		return landing{}, h.settle(ctx, f, failure{codeSourceError, err})
+		return landing{}, h.settle(ctx, f, failure{codeSourceError, err}, by)
 	}
 	_ = failpoint.Hit("connect.before_persist")
 	_, err = h.cfg.Store.UpdateFlow(ctx, f.ID, func(f *tokenstore.Flow) error {
@@ -46,34 +55,36 @@ func (h *Handler) redeem(ctx context.Context, f *tokenstore.Flow, in Integration
 		return nil
 	})
 	if err != nil {
-		x := h.settle(ctx, f, failure{codeProvisioning, fmt.Errorf("storing the code's answer: %w", err)})
+		x := h.settle(ctx, f, failure{codeProvisioning, fmt.Errorf("storing the code's answer: %w", err)}, by)
 		if t, err := in.Provider.Parse(a, tokenstore.Token{}, f.Scopes); err == nil {
 			h.discard(ctx, f, t)
 		}
 		return landing{}, x
 	}
 	_ = failpoint.Hit("connect.after_persist")
-	return h.conclude(ctx, f, in, a)
+	return h.conclude(ctx, f, in, a, by)
 }
 
 // conclude reads the answer to a code and writes what it brought. It may run
 // again after a crash at any point.
-func (h *Handler) conclude(ctx context.Context, f *tokenstore.Flow, in Integration, a tokenstore.Answer) (landing, *failure) {
+func (h *Handler) conclude(
+	ctx context.Context, f *tokenstore.Flow, in Integration, a tokenstore.Answer, by tokenstore.Actor,
+) (landing, *failure) {
 	t, err := in.Provider.Parse(a, tokenstore.Token{}, f.Scopes)
 	if err != nil {
 		x := failure{codeSourceError, err}
 		if no, ok := errors.AsType[*tokenstore.RefusalError](err); ok && no.Kind == tokenstore.RefusedScope {
 			x.code = codeInvalidScope
 		}
-		return landing{}, h.settle(ctx, f, x)
+		return landing{}, h.settle(ctx, f, x, by)
 	}
-	got, err := h.save(ctx, f, in, t)
+	got, err := h.save(ctx, f, in, t, by)
 	if err != nil {
-		x := h.settle(ctx, f, failure{codeProvisioning, fmt.Errorf("storing the connection: %w", err)})
+		x := h.settle(ctx, f, failure{codeProvisioning, fmt.Errorf("storing the connection: %w", err)}, by)
 		h.discard(ctx, f, t)
 		return landing{}, x
 	}
-	if err := h.finish(ctx, f, outcomeConnected); err != nil {
+	if err := h.finish(ctx, f, outcomeConnected, by); err != nil {
 		// The connection stands; Recover finishes the flow and finds it there.
 		h.log.Error("connect flow not finished", zap.String("connection_id", f.ConnectionID), zap.Error(err))
 	}
@@ -85,7 +96,9 @@ func (h *Handler) conclude(ctx context.Context, f *tokenstore.Flow, in Integrati
 
 // save writes the credential that a flow brought, in one update: waiting for
 // completion where an app is to complete it, else live.
-func (h *Handler) save(ctx context.Context, f *tokenstore.Flow, in Integration, t tokenstore.Token) (landing, error) {
+func (h *Handler) save(
+	ctx context.Context, f *tokenstore.Flow, in Integration, t tokenstore.Token, by tokenstore.Actor,
+) (landing, error) {
 	now := wallNow()
 	code := ""
 	if h.cfg.Completion && f.RedirectURL != "" {
@@ -106,21 +119,25 @@ func (h *Handler) save(ctx context.Context, f *tokenstore.Flow, in Integration, 
 		replaced = tokenstore.Token{}
 		if c.Staged != nil {
 			replaced = c.Staged.Token
+			c.Happened(tokenstore.Event{Type: tokenstore.EventDropped, Actor: by, Reason: reasonReplaced})
 		}
 		asked := union(c.RequestedScopes, f.Scopes)
 		if code == "" {
 			c.Activate(t, asked, now)
+			c.Happened(tokenstore.Event{Type: tokenstore.EventActive, Actor: by})
 			return nil
 		}
 		c.Stage(tokenstore.Staged{
 			Token: t, RequestedScopes: asked, FlowID: f.ID,
 			CodeHash: secret.New(code).Hash(), Until: now.Add(tokenstore.CompletionLife),
 		})
+		c.Happened(tokenstore.Event{Type: tokenstore.EventAuthorized, Actor: by})
 		return nil
 	}
 	if !f.Reconnect {
 		c := tokenstore.Connection{
 			ID: f.ConnectionID, Integration: f.Integration, Provider: in.ProviderName, UserID: f.UserID,
+			Params: f.Params,
 			Status: tokenstore.StatusInitiated, AuthScheme: tokenstore.AuthOAuth2,
 			RequestedScopes: f.Scopes, CreatedAt: now, UpdatedAt: now,
 		}
@@ -140,29 +157,32 @@ func (h *Handler) save(ctx context.Context, f *tokenstore.Flow, in Integration, 
 	return landing{c, code}, nil
 }
 
-func (h *Handler) finish(ctx context.Context, f *tokenstore.Flow, outcome string) error {
+func (h *Handler) finish(ctx context.Context, f *tokenstore.Flow, outcome string, by tokenstore.Actor) error {
 	_, err := h.cfg.Store.UpdateFlow(ctx, f.ID, func(f *tokenstore.Flow) error {
 		if f.Stage == tokenstore.FlowFinished { // the first outcome stands
 			return tokenstore.ErrUnchanged
 		}
 		f.Finish(outcome)
+		if outcome != outcomeConnected {
+			f.Happened(ended(f, outcome, by))
+		}
 		return nil
 	})
 	return err
 }
 
 // settle ends a taken flow that failed, and returns x.
-func (h *Handler) settle(ctx context.Context, f *tokenstore.Flow, x failure) *failure {
-	if err := h.finish(ctx, f, x.code); err != nil {
+func (h *Handler) settle(ctx context.Context, f *tokenstore.Flow, x failure, by tokenstore.Actor) *failure {
+	if err := h.finish(ctx, f, x.code, by); err != nil {
 		h.log.Error("connect flow not finished", zap.String("connection_id", f.ConnectionID), zap.Error(err))
 	}
-	h.failConnection(ctx, f, x.code)
+	h.failConnection(ctx, f, x.code, by)
 	return &x
 }
 
 // failConnection lets a connection that waits for its first credential say why
 // it got none. One that has or had a credential is left as it is.
-func (h *Handler) failConnection(ctx context.Context, f *tokenstore.Flow, reason string) {
+func (h *Handler) failConnection(ctx context.Context, f *tokenstore.Flow, reason string, by tokenstore.Actor) {
 	if !f.Reconnect {
 		return
 	}
@@ -172,6 +192,7 @@ func (h *Handler) failConnection(ctx context.Context, f *tokenstore.Flow, reason
 			return tokenstore.ErrUnchanged
 		}
 		c.Fail(reason)
+		c.Happened(tokenstore.Event{Type: tokenstore.EventFailed, Actor: by, Reason: reason})
 		return nil
 	})
 	if err != nil && !errors.Is(err, tokenstore.ErrNotFound) {
@@ -198,11 +219,11 @@ func (h *Handler) Recover(ctx context.Context) error {
 		var no *failure
 		switch {
 		case f.Answer == nil:
-			no = h.settle(ctx, f, failure{codeSourceError, errors.New("exchange was interrupted")})
+			no = h.settle(ctx, f, failure{codeSourceError, errors.New("exchange was interrupted")}, lanyard)
 		case !ok:
 			no = &failure{codeProvisioning, errIntegrationMissing}
 		default:
-			_, no = h.conclude(ctx, f, in, *f.Answer)
+			_, no = h.conclude(ctx, f, in, *f.Answer, lanyard)
 		}
 		if no != nil {
 			h.report(f, *no)
@@ -219,16 +240,22 @@ func (h *Handler) Lapse(ctx context.Context, id string) error {
 	now := wallNow()
 	c, err := h.cfg.Store.UpdateConnection(ctx, id, func(c *tokenstore.Connection) error {
 		dropped = tokenstore.Token{}
+		waited := c.Status == tokenstore.StatusInitiated
 		switch {
 		case c.Staged != nil && !now.Before(c.Staged.Until):
 			dropped = c.Staged.Token
 			c.Unstage(tokenstore.ReasonTimeout)
-		case c.Staged == nil && c.Status == tokenstore.StatusInitiated &&
+			c.Happened(tokenstore.Event{Type: tokenstore.EventDropped, Actor: lanyard, Reason: tokenstore.ReasonTimeout})
+			if !waited {
+				return nil // it has a credential, or has failed before
+			}
+		case c.Staged == nil && waited &&
 			!c.InitiatedUntil.IsZero() && !now.Before(c.InitiatedUntil):
 			c.Fail(tokenstore.ReasonTimeout)
 		default:
 			return tokenstore.ErrUnchanged
 		}
+		c.Happened(tokenstore.Event{Type: tokenstore.EventFailed, Actor: lanyard, Reason: tokenstore.ReasonTimeout})
 		return nil
 	})
 	switch {
@@ -238,7 +265,7 @@ func (h *Handler) Lapse(ctx context.Context, id string) error {
 		return fmt.Errorf("ending what waited in %s: %w", id, err)
 	}
 	if !dropped.AccessToken.IsZero() {
-		h.discard(ctx, &tokenstore.Flow{ConnectionID: id, Integration: c.Integration, UserID: c.UserID}, dropped)
+		h.discard(ctx, &tokenstore.Flow{ConnectionID: id, Integration: c.Integration, UserID: c.UserID, Params: c.Params}, dropped)
 	}
 	return nil
 }
@@ -248,7 +275,7 @@ func (h *Handler) Lapse(ctx context.Context, id string) error {
 // whole grant, and with it connections that work.
 func (h *Handler) discard(ctx context.Context, f *tokenstore.Flow, t tokenstore.Token) {
 	in, ok := h.integration(f.Integration)
-	if !ok || !in.Provider.RevokesSingle() && h.grantInUse(ctx, f.Integration, f.UserID) {
+	if !ok || in.bind(f.Params) != nil || !in.Provider.RevokesSingle() && h.grantInUse(ctx, f.Integration, f.UserID) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, revokeLimit)

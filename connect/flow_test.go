@@ -3,6 +3,7 @@ package connect_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"html"
 	"net/http"
 	"net/http/httptest"
@@ -179,10 +180,10 @@ func TestReconnect(t *testing.T) {
 	}
 
 	for name, change := range map[string]func(*connect.Params){
-		"another user":        func(p *connect.Params) { p.UserID = "u2" },
-		"another integration": func(p *connect.Params) { p.Integration = "gitlab" },
-		"unknown":             func(p *connect.Params) { p.ConnectionID = tokenstore.NewID() },
-		"no ID":               func(p *connect.Params) { p.ConnectionID = "../x" },
+		"A018 another user":        func(p *connect.Params) { p.UserID = "u2" },
+		"A018 another integration": func(p *connect.Params) { p.Integration = "gitlab" },
+		"A018 unknown":             func(p *connect.Params) { p.ConnectionID = tokenstore.NewID() },
+		"A018 no ID":               func(p *connect.Params) { p.ConnectionID = "../x" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			wantPage(t, br.get(b.link(onConnection(c), change)), 404, "connection_not_found")
@@ -233,8 +234,8 @@ func TestTwoTabs(t *testing.T) {
 func TestManyTabs(t *testing.T) {
 	b := newBench(t)
 	br := b.browser()
-	for range 60 {
-		br.open(b.link())
+	for n := range 60 {
+		br.open(b.link(func(p *connect.Params) { p.UserID = fmt.Sprint("u", n%6) }))
 	}
 	if len(br.jar) > 20 {
 		t.Errorf("browser holds %d cookies, want at most 20", len(br.jar))
@@ -243,7 +244,7 @@ func TestManyTabs(t *testing.T) {
 }
 
 func TestReplay(t *testing.T) {
-	for name, redirect := range map[string]bool{"app": true, "no app": false} {
+	for name, redirect := range map[string]bool{"A003 A026 app": true, "A003 A026 no app": false} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			if !redirect {
@@ -264,7 +265,7 @@ func TestReplay(t *testing.T) {
 			}
 		})
 	}
-	t.Run("says what happened", func(t *testing.T) {
+	t.Run("A003 says what happened", func(t *testing.T) {
 		b := newBench(t, noRedirects)
 		br := b.browser()
 		for errc, want := range map[string]string{
@@ -285,6 +286,7 @@ func TestReplay(t *testing.T) {
 	})
 }
 
+// TestExchangeOnceUnderParallelCallbacks: A003, A034.
 func TestExchangeOnceUnderParallelCallbacks(t *testing.T) {
 	b := newBench(t)
 	br := b.browser()
@@ -312,28 +314,31 @@ func TestExchangeOnceUnderParallelCallbacks(t *testing.T) {
 	}
 }
 
+// TestExpiredFlow: A005.
 func TestExpiredFlow(t *testing.T) {
 	for _, late := range []time.Duration{-time.Second, 0, time.Hour, 23 * time.Hour, 25 * time.Hour} {
-		synctest.Test(t, func(t *testing.T) {
-			b := newBench(t)
-			c := b.begun()
-			br := b.browser()
-			state := br.open(b.link(onConnection(c)))
-			time.Sleep(tokenstore.FlowLife + late)
-			w := br.callback(state)
-			switch {
-			case late < 0:
-				wantApp(t, w, "")
-				return
-			case late > 24*time.Hour:
-				wantPage(t, w, 400, "state_invalid")
-				return
-			}
-			wantApp(t, w, "timeout")
-			wantPage(t, br.callback(state), 400, "state_used")
-			if got := b.connection(c.ID); got.Status != tokenstore.StatusFailed || got.StatusReason != "timeout" || b.p.exchanged() != 0 {
-				t.Errorf("connection is %s %s, %d exchanges", got.Status, got.StatusReason, b.p.exchanged())
-			}
+		t.Run(fmt.Sprintf("A005 late by %v", late), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				c := b.begun()
+				br := b.browser()
+				state := br.open(b.link(onConnection(c)))
+				time.Sleep(tokenstore.FlowLife + late)
+				w := br.callback(state)
+				switch {
+				case late < 0:
+					wantApp(t, w, "")
+					return
+				case late > 24*time.Hour:
+					wantPage(t, w, 400, "state_invalid")
+					return
+				}
+				wantApp(t, w, "timeout")
+				wantPage(t, br.callback(state), 400, "state_used")
+				if got := b.connection(c.ID); got.Status != tokenstore.StatusFailed || got.StatusReason != "timeout" || b.p.exchanged() != 0 {
+					t.Errorf("connection is %s %s, %d exchanges", got.Status, got.StatusReason, b.p.exchanged())
+				}
+			})
 		})
 	}
 }

@@ -10,11 +10,13 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,6 +53,7 @@ type fakeProvider struct {
 	mu        sync.Mutex // guards below
 	exchanges []Exchange
 	asked     [][]string
+	states    []string
 	revoked   []string // access tokens
 }
 
@@ -60,7 +63,7 @@ type Exchange struct{ Code, Verifier string }
 func (p *fakeProvider) AuthorizeURL(_ context.Context, state, verifier secret.String, scopes []string) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.asked = append(p.asked, scopes)
+	p.asked, p.states = append(p.asked, scopes), append(p.states, state.Reveal())
 	sum := sha256.Sum256([]byte(verifier.Reveal()))
 	q := url.Values{"state": {state.Reveal()}, "scope": {strings.Join(scopes, " ")}, "code_challenge": {b64(sum[:])}}
 	return "https://idp.example/authorize?" + q.Encode(), p.authorizeErr
@@ -126,6 +129,10 @@ type bench struct {
 	logs   *observer.ObservedLogs
 	bodies *strings.Builder // every page and header that went out
 	mu     *sync.Mutex
+	// addr is what the requests come from; empty: each from another address.
+	addr     string
+	requests atomic.Uint32
+	audit    *auditLog
 }
 
 // newBench returns a bench with completion, one integration `github` and one
@@ -136,11 +143,12 @@ func newBench(tb testing.TB, change ...func(*bench)) *bench {
 	p, mem := &fakeProvider{}, memstore.New()
 	b := &bench{
 		t: tb, store: mem, mem: mem, p: p, signer: signer(public, apiKey), logs: logs,
-		bodies: new(strings.Builder), mu: new(sync.Mutex),
+		bodies: new(strings.Builder), mu: new(sync.Mutex), audit: new(auditLog),
 	}
 	b.cfg = connect.Config{
 		PublicURL: mustURL(public), Signer: b.signer, Store: mem, Completion: true,
 		RedirectURLs: []string{appURL}, AppName: "Acme Planner", Logger: zap.New(core),
+		Audit: b.audit, ClientIP: b.clientIP,
 		Integrations: map[string]connect.Integration{
 			"github": {Name: "github", Title: "GitHub", ProviderName: "github-cat", Provider: p, Scopes: []string{"read", "write"}},
 		},
@@ -150,6 +158,26 @@ func newBench(tb testing.TB, change ...func(*bench)) *bench {
 	}
 	b.remake()
 	return b
+}
+
+// auditLog keeps what was refused.
+type auditLog struct {
+	mu     sync.Mutex // guards events
+	events []tokenstore.Event
+}
+
+func (a *auditLog) Refused(_ context.Context, e tokenstore.Event) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.events = append(a.events, e)
+}
+
+func (b *bench) clientIP(*http.Request) string {
+	if b.addr != "" {
+		return b.addr
+	}
+	n := b.requests.Add(1)
+	return netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}).String()
 }
 
 func (b *bench) remake() {

@@ -59,7 +59,8 @@ type Params struct {
 	ConnectionID   string
 	ConnectionName string
 	Labels         map[string]string
-	Expires        time.Time // set by Verify, not read by Sign
+	Params         map[string]string // the connection parameters of the integration's URLs
+	Expires        time.Time         // set by Verify, not read by Sign
 }
 
 // Signer makes and checks connect links. Links are signed with HMAC-SHA256
@@ -100,11 +101,8 @@ func (s *Signer) Sign(p Params, expires time.Time) string {
 	set("state", p.State)
 	set("connection_id", p.ConnectionID)
 	set("connection_name", p.ConnectionName)
-	var labels []string
-	for _, k := range slices.Sorted(maps.Keys(p.Labels)) {
-		labels = append(labels, k+"="+p.Labels[k])
-	}
-	set("labels", strings.Join(labels, ","))
+	set("labels", joinPairs(p.Labels))
+	set("params", joinPairs(p.Params))
 	query := q.Encode()
 	return s.endpoint + "?" + query + "&signature=" + s.signature(s.keys[0], query)
 }
@@ -215,8 +213,12 @@ func (p *Params) set(name, value string) error {
 		p.ConnectionName = value
 		return bounded(name, value, maxText)
 	case "labels":
-		labels, err := parseLabels(value)
+		labels, err := parsePairs(name, value)
 		p.Labels = labels
+		return err
+	case "params":
+		params, err := parsePairs(name, value)
+		p.Params = params
 		return err
 	case "response_mode":
 		if value != "" && value != "query" {
@@ -235,25 +237,34 @@ func bounded(what, value string, characters int) error {
 	return nil
 }
 
-func parseLabels(s string) (map[string]string, error) {
+func joinPairs(all map[string]string) string {
+	var pairs []string
+	for _, k := range slices.Sorted(maps.Keys(all)) {
+		pairs = append(pairs, k+"="+all[k])
+	}
+	return strings.Join(pairs, ",")
+}
+
+// parsePairs reads labels or params, which have the same form and bounds.
+func parsePairs(what, s string) (map[string]string, error) {
 	if s == "" {
 		return nil, nil
 	}
-	labels := map[string]string{}
+	all := map[string]string{}
 	for pair := range strings.SplitSeq(s, ",") {
 		k, v, ok := strings.Cut(pair, "=")
-		if _, twice := labels[k]; !ok || k == "" || twice {
-			return nil, fmt.Errorf("%w: labels are not k=v,k=v", ErrLinkInvalid)
+		if _, twice := all[k]; !ok || k == "" || twice {
+			return nil, fmt.Errorf("%w: %s are not k=v,k=v", ErrLinkInvalid, what)
 		}
-		if err := errors.Join(bounded("a label's name", k, maxLabelKey), bounded("a label", v, maxText)); err != nil {
+		if err := errors.Join(bounded("a name in "+what, k, maxLabelKey), bounded("a value in "+what, v, maxText)); err != nil {
 			return nil, err
 		}
-		labels[k] = v
+		all[k] = v
 	}
-	if len(labels) > maxLabels {
-		return nil, fmt.Errorf("%w: there are more than %d labels", ErrLinkInvalid, maxLabels)
+	if len(all) > maxLabels {
+		return nil, fmt.Errorf("%w: there are more than %d %s", ErrLinkInvalid, maxLabels, what)
 	}
-	return labels, nil
+	return all, nil
 }
 
 // union returns the scopes of all lists, each once, in the order they come.

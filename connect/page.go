@@ -108,6 +108,9 @@ func (h *Handler) choose(w http.ResponseWriter, p Params) {
 	view := chooseView{frame: h.frame("Connect an account")}
 	for _, name := range slices.Sorted(maps.Keys(h.cfg.Integrations)) {
 		in, _ := h.integration(name)
+		if in.bind(p.Params) != nil { // the link's parameters are for others
+			continue
+		}
 		p.Integration = name
 		view.Choices = append(view.Choices, choice{in.Title, initial(in.Title), h.cfg.Signer.Sign(p, p.Expires)})
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,97 +11,64 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/lanyard-proxy/lanyard/connect"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
-const xss = `"'><svg onload=alert(1)>{{7*7}}{env.SECRET}`
-
-func TestHostileText(t *testing.T) {
-	b := newBench(t)
-	b.cfg.AppName = "App" + xss
-	b.integration(func(in *connect.Integration) { in.Title, in.Review = "Title"+xss, true })(b)
-	b.cfg.Integrations["other"] = connect.Integration{Title: "Other" + xss, Provider: b.p}
-	b.p.texts = map[string]string{"read": "Read" + xss}
-	b.p.scopes = []string{"read", "<svg/onload=alert(2)>"}
-	b.remake()
-	br := b.browser()
-	hostile := func(p *connect.Params) {
-		p.UserID, p.ConnectionName, p.State = "user"+xss, "name"+xss, "state"+xss
-		p.Labels, p.Scopes = map[string]string{"k" + xss: "v" + xss}, []string{"read", "<svg/onload=alert(2)>"}
-	}
-	bodies := []string{
-		br.get(b.link(hostile)).Body.String(),
-		br.get(b.link(hostile, func(p *connect.Params) { p.Integration = "" })).Body.String(),
-		br.get(b.link(hostile, func(p *connect.Params) { p.Integration = "x" + xss })).Body.String(),
-		b.browser().callback(br.open(b.link(hostile))).Body.String(),
-		br.get(callbackURL("state", "state"+xss, "error", "<svg/onload=alert(2)>", "error_description", xss, "error_uri", "javascript:alert(1)")).Body.String(),
-		br.get(public + "/connect/" + url.PathEscape(xss)).Body.String(),
-	}
-	state := br.open(b.link(hostile))
-	loc := br.callback(state, "error", "<svg/onload=alert(2)>", "error_description", xss, "error_uri", "javascript:alert(1)").Header().Get("Location")
-	if strings.Contains(loc, "svg%2Fonload") || strings.Contains(loc, "javascript") {
-		t.Errorf("the provider's words reach the app: %s", loc)
-	}
-	bodies = append(bodies, br.callback(state).Body.String())
-	b.cfg.RedirectURLs = nil
-	b.remake()
-	bodies = append(bodies, br.callback(br.open(b.link(hostile))).Body.String())
-	for i, body := range bodies {
-		if strings.Contains(body, "<svg onload") || strings.Contains(body, "<svg/onload") || strings.Contains(body, "javascript:") ||
-			!strings.Contains(body, "</html>") {
-			t.Errorf("page %d:\n%s", i, body)
-		}
-	}
-}
-
+// TestPageHeaders: A058, A059. Every answer keeps itself out of caches, frames
+// and the hands of other sites, and runs nothing.
 func TestPageHeaders(t *testing.T) {
 	b := newBench(t)
 	br := b.browser()
-	state := br.open(b.link())
-	answers := map[string]*httptest.ResponseRecorder{
-		"start":    br.get(b.link()),
-		"mismatch": b.browser().callback(state, "error", "x"),
-		"callback": br.callback(state),
-		"used":     br.callback(state),
-		"denied":   br.callback(br.open(b.link()), "error", "access_denied"),
-		"bad link": br.get(public + "/connect?x"),
-		"404":      br.get(public + "/connect/x"),
-		"421":      br.get("https://evil.example/connect"),
+	answers := everyPage(t, say(""), true)
+	for name, w := range everyPage(t, say(""), false) {
+		answers[name+" without an app"] = w
 	}
-	for name, r := range map[string]*http.Request{
-		"HEAD": httptest.NewRequest(http.MethodHead, b.link(), nil), "POST": httptest.NewRequest(http.MethodPost, callbackURL(), nil),
-	} {
-		answers[name] = br.do(r)
-	}
-	b.cfg.RedirectURLs = nil
-	b.remake()
-	answers["review"] = br.get(b.link())
-	answers["success"] = br.callback(br.open(b.link()))
+	answers["start"] = br.get(b.link())
+	answers["stylesheet"] = br.get(public + "/connect/" + regexp.MustCompile(`ui-[0-9a-f]+\.css`).FindString(answers["choose"].Body.String()))
+	answers["icon"] = br.get(public + "/connect/favicon.svg")
+	answers["HEAD"] = br.do(httptest.NewRequest(http.MethodHead, b.link(), nil))
+	prefetch := httptest.NewRequest(http.MethodGet, b.link(), nil)
+	prefetch.Header.Set("Sec-Purpose", "prefetch")
+	answers["prefetch"] = br.do(prefetch)
+	seen := map[int]bool{}
 	for name, w := range answers {
-		h := w.Header()
-		for key, want := range map[string]string{
-			"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff",
-			"X-Frame-Options": "DENY", "Cross-Origin-Opener-Policy": "same-origin", "Server": "",
-		} {
-			if got := h.Get(key); got != want {
-				t.Errorf("%s: %s = %q, want %q", name, key, got, want)
+		t.Run("A058 A059 "+name, func(t *testing.T) {
+			seen[w.Code] = true
+			h, asset := w.Header(), name == "stylesheet" || name == "icon"
+			for key, want := range map[string]string{
+				"Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff",
+				"X-Frame-Options": "DENY", "Cross-Origin-Opener-Policy": "same-origin", "Server": "", "Via": "",
+			} {
+				if got := h.Get(key); got != want {
+					t.Errorf("%s = %q, want %q", key, got, want)
+				}
 			}
-		}
-		csp := h.Get("Content-Security-Policy")
-		for _, want := range []string{"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'"} {
-			if !strings.Contains(csp, want) || strings.Contains(csp, "unsafe") {
-				t.Errorf("%s: Content-Security-Policy = %q", name, csp)
+			if got := h.Get("Cache-Control"); got != "no-store" && !asset {
+				t.Errorf("Cache-Control = %q", got)
 			}
-		}
-		body := w.Body.String()
-		for _, no := range []string{"<script", "style=", "<form", "<style", "http-equiv", " onload"} {
-			if strings.Contains(body, no) {
-				t.Errorf("%s: page has %s", name, no)
+			csp := h.Get("Content-Security-Policy")
+			for _, want := range []string{"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'"} {
+				if !strings.Contains(csp, want) || strings.Contains(csp, "unsafe") {
+					t.Errorf("Content-Security-Policy = %q", csp)
+				}
 			}
-		}
-		if body != "" && (h.Get("Content-Type") != "text/html; charset=utf-8" || !strings.Contains(body, `<html lang="en">`)) {
-			t.Errorf("%s: %s\n%s", name, h.Get("Content-Type"), body)
+			body := w.Body.String()
+			for _, no := range []string{"<script", "style=", "<form", "<style", "http-equiv", " onload"} {
+				if strings.Contains(body, no) {
+					t.Errorf("page has %s", no)
+				}
+			}
+			if body != "" && !asset && (h.Get("Content-Type") != "text/html; charset=utf-8" || !strings.Contains(body, `<html lang="en">`)) {
+				t.Errorf("%s\n%s", h.Get("Content-Type"), body)
+			}
+			if (w.Code == http.StatusSeeOther || w.Code == http.StatusNoContent) && body != "" {
+				t.Errorf("%d with a body: %s", w.Code, body)
+			}
+		})
+	}
+	for _, code := range []int{200, 204, 303, 400, 404, 405, 410, 421, 429, 502, 503} {
+		if !seen[code] {
+			t.Errorf("no answer is %d", code)
 		}
 	}
 }

@@ -28,6 +28,8 @@ func ValidPublicURL(u *url.URL) error {
 		return errors.New("it must end with its host or path")
 	case strings.ContainsFunc(u.Host, func(r rune) bool { return r > '~' }):
 		return errors.New("its host must be written in ASCII, as xn--…")
+	case !validHost(u.Hostname()):
+		return errors.New("its host is none")
 	case !validPort(u):
 		return errors.New("its port is none")
 	case strings.TrimRight(u.Path, "/") != strings.TrimRight(path.Clean("/"+u.Path), "/"):
@@ -41,9 +43,21 @@ func validPort(u *url.URL) bool {
 	return u.Port() == "" || err == nil
 }
 
+// validHost reports whether host is an IP address or a name of which every
+// browser takes the same to be the host.
+func validHost(host string) bool {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return !strings.Contains(host, "%") // a zone is this machine's alone
+	}
+	return host != "" && !strings.ContainsFunc(host, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
+	})
+}
+
 // ValidRedirectURL returns why raw can't be registered as a redirect URL, or
 // nil: it is https, or http on a loopback host, written as a browser would
-// write it, without user, fragment, wildcard or a parameter that Lanyard adds.
+// write it, without user, fragment, wildcard, a path to be resolved, or a
+// parameter that Lanyard adds.
 func ValidRedirectURL(raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || u.Opaque != "" {
@@ -58,10 +72,16 @@ func ValidRedirectURL(raw string) error {
 		return errors.New("it must not hold a fragment")
 	case !validPort(u):
 		return errors.New("its port is none")
-	case strings.Contains(u.Host, "*"):
+	case strings.Contains(raw, "*"):
 		return errors.New("it must not hold a wildcard: redirect URLs are compared exactly")
 	case u.String() != raw || strings.ContainsFunc(raw, func(r rune) bool { return r <= ' ' || r > '~' || r == '\\' }):
 		return errors.New("it must be written in ASCII, with everything else percent-encoded")
+	}
+	switch {
+	case !validHost(u.Hostname()):
+		return errors.New("its host is none")
+	case slices.ContainsFunc(strings.Split(u.Path, "/"), func(s string) bool { return s == "." || s == ".." }):
+		return errors.New("its path must be without . and .., which browsers resolve")
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {

@@ -1,7 +1,10 @@
 package connect_test
 
 import (
+	"encoding/json"
+	"fmt"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -9,66 +12,126 @@ import (
 	"github.com/lanyard-proxy/lanyard/connect"
 )
 
-// redirectCorpus are addresses that look like the registered one, or that
-// something careless would take.
-var redirectCorpus = []string{
-	// user info
-	"https://app.example.com@evil.example/cb", "https://app.example.com:443@evil.example/cb", "https://app.example.com%2f@evil.example/",
-	"https://user@app.example.com/cb", "https://@app.example.com/cb", "https://app.example.com%40evil.example/cb",
-	// slashes
-	`https:\\evil.example`, `/\evil.example`, `https://app.example.com\@evil.example/`, "/%5cevil.example", `https://app.example.com\cb`,
-	"//evil.example", "///evil.example", "https:///evil.example", "https:evil.example", "http:/evil.example", "//app.example.com/cb",
-	"https:/app.example.com/cb", "https:app.example.com/cb", "https:///app.example.com/cb",
-	// suffixes, prefixes, dots
-	"https://app.example.com.evil.example/cb", "https://app.example.comevil/cb", "https://app.example.com./cb", "https://xapp.example.com/cb",
-	"https://evil.example/app.example.com/cb", "https://evil.example/?https://app.example.com/cb", "https://*.example.com/cb",
-	// case, scripts
-	"https://APP.example.com/cb", "HTTPS://app.example.com/cb", "https://app。example。com/cb", "https://аpp.example.com/cb",
-	"https://xn--pp-6kc.example.com/cb", "https://app.exaｍple.com/cb",
-	// paths
-	"https://app.example.com/cb/../evil", "https://app.example.com/cb/%2e%2e/evil", "https://app.example.com/cb/..;/x", "https://app.example.com/cbevil",
-	"https://app.example.com/cb/", "https://app.example.com/cb%2f..", "https://app.example.com/CB", "https://app.example.com//cb",
-	"https://app.example.com/./cb", "https://app.example.com/%63b", "https://app.example.com", "https://app.example.com/", "https://app.example.com/x/../cb",
-	// query, fragment, spaces
-	"https://app.example.com/cb?state=x&code=y&connection_id=z&error=q", "https://app.example.com/cb?", "https://app.example.com/cb#", "https://app.example.com/cb#x",
-	"https://evil.example?@app.example.com/cb", "https://evil.example#@app.example.com/cb", "https://app.example.com/cb?next=https://evil.example",
-	" https://app.example.com/cb", "https://app.example.com/cb ", "https://app.example.com/cb%20", "https://app.example.com/cb%0d%0aLocation:https://evil.example",
-	// schemes
-	"javascript:alert(1)//https://app.example.com/cb", "data:text/html,x", "vbscript:x", "file:///cb", "blob:https://app.example.com/cb", "myapp://x",
-	"http://app.example.com/cb", "ws://app.example.com/cb",
-	// hosts and ports
-	"http://127.1/cb", "http://2130706433/cb", "http://0x7f.1/cb", "http://[::ffff:127.0.0.1]/cb", "http://[::1%25eth0]/cb", "http://localhost:99999/cb",
-	"https://app.example.com:443/cb", "https://app.example.com:8443/cb", "https://app.example.com:/cb", "https://app.example.com:0443/cb",
-	"http://localhost:3000/cb", "http://[::1]:3000/cb", "http://localhost.evil.example:3000/cb",
-	"cb", "/cb", ".", "*",
+// way is one of writing an address that is not appURL, but looks like it, or
+// that something careless would take.
+type way struct{ kind, url string }
+
+func redirectCorpus(tb testing.TB) []way {
+	tb.Helper()
+	file, err := os.ReadFile("testdata/redirects.txt")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var all []way
+	var kind string
+	for line := range strings.Lines(string(file)) {
+		if heading, ok := strings.CutPrefix(line, "# "); ok {
+			kind = strings.TrimSpace(heading)
+			continue
+		}
+		w := way{kind: kind}
+		if err := json.Unmarshal([]byte(line), &w.url); err != nil {
+			tb.Fatalf("%s: %v", line, err)
+		}
+		all = append(all, w)
+	}
+	return all
 }
 
+// TestUnregisteredRedirects: A037 to A049. Whatever is registered, the corpus
+// leads nowhere: each is a page of 400, and no flow begins.
 func TestUnregisteredRedirects(t *testing.T) {
-	b := newBench(t)
-	for _, u := range redirectCorpus {
-		for _, errc := range []bool{false, true} {
-			br := b.browser()
-			w := br.get(b.link(func(p *connect.Params) {
-				p.RedirectURL = u
-				if errc { // another failure must not lead there either
-					p.Scopes = []string{`"`}
+	corpus := redirectCorpus(t)
+	if len(corpus) < 500 {
+		t.Fatalf("%d addresses in the corpus", len(corpus))
+	}
+	tests := map[string][]string{
+		"one registered":  {appURL},
+		"none registered": nil,
+		"others too": {
+			"https://app.example.com/other", "https://app.example.com/cb?x=1", "https://app.example.com:8444/cb", appURL, "http://localhost:3002/cb",
+		},
+		"loopback registered": {"http://localhost:3000/cb2", "http://127.0.0.1:3000/cb2", "http://[::1]:3000/cb2"},
+	}
+	for name, registered := range tests {
+		b := newBench(t, func(b *bench) { b.cfg.RedirectURLs = registered })
+		for n := 0; n < len(corpus); {
+			kind := corpus[n].kind
+			t.Run(kind+", "+name, func(t *testing.T) {
+				for ; n < len(corpus) && corpus[n].kind == kind; n++ {
+					u := corpus[n].url
+					w := b.browser().get(b.link(func(p *connect.Params) {
+						p.RedirectURL, p.UserID = u, fmt.Sprint("u", n)
+						if n%2 == 0 { // another failure must not lead there either
+							p.Scopes = []string{`"`}
+						}
+					}))
+					// Those with control characters, or too long for a link, are no link.
+					if w.Code != 400 || w.Header().Get("Location") != "" || w.Header().Get("Set-Cookie") != "" {
+						t.Errorf("%q = %d %v", u, w.Code, w.Header())
+					}
+					if body := w.Body.String(); strings.Contains(body, "evil") || !strings.Contains(body, "redirect_uri_mismatch") && !strings.Contains(body, "link_invalid") {
+						t.Errorf("page for %q names it, or gives no reason:\n%s", u, body)
+					}
 				}
-			}))
-			wantPage(t, w, 400, "redirect_uri_mismatch")
-			if strings.Contains(w.Body.String(), "evil") || len(br.jar) != 0 {
-				t.Errorf("page for %q names it, or a flow began", u)
-			}
+				if len(b.p.asked) != 0 {
+					t.Error("a flow began")
+				}
+			})
 		}
 	}
-	if len(b.p.asked) != 0 {
-		t.Error("a flow began")
+}
+
+// FuzzRedirect: nothing but a registered address, byte for byte, is where a
+// browser is sent, and what is registered says the same host to everybody.
+func FuzzRedirect(f *testing.F) {
+	for n, w := range redirectCorpus(f) {
+		if n%8 == 0 {
+			f.Add(appURL, w.url, "s")
+		}
 	}
+	for _, u := range []string{appURL, appURL + "?", appURL + "?a=b", appURL + "?a&", "http://localhost:3000", "http://[::1]:3000/x", "https://h_-.9/"} {
+		f.Add(u, u, "a&connection_id=evil#x\r\nSet-Cookie:z=1")
+	}
+	f.Fuzz(func(t *testing.T, registered, asked, state string) {
+		if connect.ValidRedirectURL(registered) != nil {
+			t.Skip("no address that can be registered")
+		}
+		b := newBench(t, func(b *bench) { b.cfg.RedirectURLs = []string{registered} })
+		br := b.browser()
+		// All that is added is a query; nobody reads another host out of it.
+		leads := func(loc string) {
+			t.Helper()
+			added, ok := strings.CutPrefix(loc, registered)
+			u, err := url.Parse(loc)
+			if !ok || err != nil || u.Host != mustURL(registered).Host || u.User != nil || u.Fragment != "" || strings.ContainsAny(loc, "\\ \r\n\t#") {
+				t.Fatalf("%q registered: the browser is sent to %q", registered, loc)
+			}
+			if q, err := url.ParseQuery(strings.TrimLeft(added, "?&")); err != nil || q.Get("state") != state {
+				t.Fatalf("state %q comes back in %q: %v", state, loc, err)
+			}
+		}
+		for _, more := range [][]string{nil, {"error", "access_denied"}} {
+			w := br.get(b.link(func(p *connect.Params) { p.RedirectURL, p.State = asked, state }))
+			to := w.Header().Get("Location")
+			if asked != registered || w.Code == 400 {
+				if w.Code != 400 || to != "" || len(b.p.asked) != 0 {
+					t.Fatalf("%q registered, %q asked: %d %q", registered, asked, w.Code, to)
+				}
+				return
+			}
+			if !strings.HasPrefix(to, "https://idp.example/authorize?") {
+				t.Fatalf("%q leads to %q", asked, to)
+			}
+			leads(br.callback(mustURL(to).Query().Get("state"), more...).Header().Get("Location"))
+		}
+	})
 }
 
 func TestRegistration(t *testing.T) {
 	for _, u := range []string{
 		appURL, "https://app.example.com/cb?a=b&c=d%20e", "https://app.example.com:8443/", "https://app.example.com",
-		"http://localhost:3000/cb", "http://127.0.0.1/cb", "http://[::1]:3000/cb",
+		"http://localhost:3000/cb", "http://127.0.0.1/cb", "http://[::1]:3000/cb", "https://a_b-c.example.com./x//y/..z/%2A", "https://[2001:db8::1]/cb",
 	} {
 		if err := connect.ValidRedirectURL(u); err != nil {
 			t.Errorf("ValidRedirectURL(%q) = %v", u, err)
@@ -81,6 +144,10 @@ func TestRegistration(t *testing.T) {
 		"https://app.example.com/cb?%65rror=1", "https://app.example.com/cb?connection_id", "https://app.example.com/cb?a=%zz", "https://app.example.com/a b",
 		"https://app.example.com/é", `https://app.example.com\cb`, "javascript:alert(1)", "data:text/html,x", "myapp://x", "HTTPS://app.example.com/cb",
 		"https://app.example.com/cb\n", "https://app。example.com/cb", "http://localhost:99999/cb", "https://app.example.com:70000/cb",
+		"https://app.example.com/*", "https://app.example.com/cb?*", "https://app.example.com/a/../cb", "https://app.example.com/./cb", "https://app.example.com/%2e%2E/cb",
+		"https://app.example.com/..%2fcb", "https://app.example.com;evil.example/cb", "https://app.example.com,evil.example/cb", "https://<b>/cb", "https://a&b/cb",
+		`https://"/cb`, "https://[fe80::1%25eth0]/cb", "https://app.example.com/cb?a=b&completion_code=1", "https://app.example.com/cb?error_description=1",
+		"https://app.example.com/cb?a=1;state=2", "https://%65vil.example/cb", "https://[::1]evil.example/cb",
 	} {
 		if err := connect.ValidRedirectURL(u); err == nil {
 			t.Errorf("ValidRedirectURL(%q) = nil, want an error", u)
@@ -99,31 +166,33 @@ func TestStateComesBack(t *testing.T) {
 		"plain", "a&connection_id=evil#x\r\nSet-Cookie:z=1", `"quotes" 'and' <b>`, "Zoë 李 🔑", "a+b c%20d", strings.Repeat("é", 256), "=&=", "\x00",
 	}
 	for _, registered := range []string{appURL, appURL + "?", appURL + "?a=b", appURL + "?a=%2F&b=", appURL + "?a&"} {
-		b := newBench(t)
-		b.cfg.RedirectURLs = []string{registered}
-		b.remake()
-		br := b.browser()
-		for _, state := range states {
-			link := b.link(func(p *connect.Params) { p.State, p.RedirectURL = state, registered })
-			for _, more := range [][]string{nil, {"error", "access_denied"}} {
-				loc := br.callback(br.open(link), more...).Header().Get("Location")
-				added, ok := strings.CutPrefix(loc, registered)
-				q, err := url.ParseQuery(strings.TrimLeft(added, "?&"))
-				if !ok || err != nil || !slices.Equal(q["state"], []string{state}) || strings.ContainsAny(loc, "\r\n #+") {
-					t.Errorf("state %q came back in %q: %v", state, loc, err)
-				}
-				if want := 3; len(q) != want {
-					t.Errorf("%q adds %d parameters, want %d", loc, len(q), want)
-				}
-				if n := len(mustURL(loc).Query()) - len(q); registered == appURL+"?a=%2F&b=" && n != 2 {
-					t.Errorf("%q disturbs the app's own query", loc)
+		t.Run("A021 "+registered, func(t *testing.T) {
+			b := newBench(t)
+			b.cfg.RedirectURLs = []string{registered}
+			b.remake()
+			br := b.browser()
+			for _, state := range states {
+				link := b.link(func(p *connect.Params) { p.State, p.RedirectURL = state, registered })
+				for _, more := range [][]string{nil, {"error", "access_denied"}} {
+					loc := br.callback(br.open(link), more...).Header().Get("Location")
+					added, ok := strings.CutPrefix(loc, registered)
+					q, err := url.ParseQuery(strings.TrimLeft(added, "?&"))
+					if !ok || err != nil || !slices.Equal(q["state"], []string{state}) || strings.ContainsAny(loc, "\r\n #+") {
+						t.Errorf("state %q came back in %q: %v", state, loc, err)
+					}
+					if want := 3; len(q) != want {
+						t.Errorf("%q adds %d parameters, want %d", loc, len(q), want)
+					}
+					if n := len(mustURL(loc).Query()) - len(q); registered == appURL+"?a=%2F&b=" && n != 2 {
+						t.Errorf("%q disturbs the app's own query", loc)
+					}
 				}
 			}
-		}
-		loc := br.callback(br.open(b.link(func(p *connect.Params) { p.State, p.RedirectURL = "", registered }))).Header().Get("Location")
-		if mustURL(loc).Query().Has("state") {
-			t.Errorf("%q has a state that the app did not send", loc)
-		}
+			loc := br.callback(br.open(b.link(func(p *connect.Params) { p.State, p.RedirectURL = "", registered }))).Header().Get("Location")
+			if mustURL(loc).Query().Has("state") {
+				t.Errorf("%q has a state that the app did not send", loc)
+			}
+		})
 	}
 }
 

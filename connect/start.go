@@ -3,6 +3,7 @@ package connect
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -19,10 +20,11 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request, rawQuery string)
 	p, err := h.cfg.Signer.Verify(rawQuery, wallNow())
 	switch {
 	case errors.Is(err, ErrLinkExpired):
+		h.refused(r, &tokenstore.Flow{}, codeLinkExpired)
 		h.refuse(w, failure{codeLinkExpired, err})
 		return
 	case err != nil:
-		h.refuse(w, failure{codeLinkInvalid, err})
+		h.guess(w, r, failure{codeLinkInvalid, err})
 		return
 	}
 	if p.Integration == "" && p.ConnectionID == "" && len(h.cfg.Integrations) > 1 {
@@ -31,12 +33,18 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request, rawQuery string)
 	}
 	f, in, no := h.plan(r.Context(), p)
 	if no != nil {
+		h.refused(r, &f, no.code)
 		h.answer(w, &f, *no)
+		return
+	}
+	if wait := h.limits.flows.Take(in.Name + "\n" + f.UserID); wait > 0 {
+		h.tooMany(w, r, &f, wait)
 		return
 	}
 	cookie := random()
 	authURL, no := h.open(r.Context(), &f, in, cookie)
 	if no != nil {
+		h.refused(r, &f, no.code)
 		h.answer(w, &f, *no)
 		return
 	}
@@ -54,7 +62,7 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request, rawQuery string)
 func (h *Handler) plan(ctx context.Context, p Params) (tokenstore.Flow, Integration, *failure) {
 	f := tokenstore.Flow{
 		Integration: p.Integration, UserID: p.UserID, AppState: p.State,
-		ConnectionID: p.ConnectionID, ConnectionName: p.ConnectionName, Labels: p.Labels,
+		ConnectionID: p.ConnectionID, ConnectionName: p.ConnectionName, Labels: p.Labels, Params: p.Params,
 	}
 	switch {
 	case p.RedirectURL == "" && len(h.cfg.RedirectURLs) > 0:
@@ -65,9 +73,7 @@ func (h *Handler) plan(ctx context.Context, p Params) (tokenstore.Flow, Integrat
 	f.RedirectURL = p.RedirectURL
 
 	asked, granted := p.Scopes, []string(nil)
-	if p.ConnectionID == "" {
-		f.ConnectionID = tokenstore.NewID()
-	} else {
+	if p.ConnectionID != "" {
 		c, err := h.cfg.Store.Connection(ctx, p.ConnectionID)
 		switch {
 		case errors.Is(err, tokenstore.ErrNotFound),
@@ -76,7 +82,10 @@ func (h *Handler) plan(ctx context.Context, p Params) (tokenstore.Flow, Integrat
 		case err != nil:
 			return f, Integration{}, &failure{codeProvisioning, err}
 		}
-		f.Integration, f.Reconnect, granted = c.Integration, true, c.Token.Scopes
+		if len(p.Params) > 0 && !maps.Equal(p.Params, c.Params) {
+			return f, Integration{}, &failure{codeLinkInvalid, errors.New("link has other parameters than its connection")}
+		}
+		f.Integration, f.Reconnect, f.Params, granted = c.Integration, true, c.Params, c.Token.Scopes
 		if len(asked) == 0 {
 			asked = c.RequestedScopes
 		}
@@ -86,6 +95,9 @@ func (h *Handler) plan(ctx context.Context, p Params) (tokenstore.Flow, Integrat
 		return f, in, &failure{codeLinkInvalid, errors.New("link's integration is not configured")}
 	}
 	f.Integration = in.Name
+	if err := in.bind(f.Params); err != nil {
+		return f, in, &failure{codeInvalidParameter, err}
+	}
 	if len(asked) == 0 {
 		asked = in.Scopes
 	}
@@ -114,6 +126,21 @@ func (h *Handler) integration(name string) (Integration, bool) {
 	return in, ok
 }
 
+// bind gives the integration the Provider for connections with these
+// parameters. They are checked each time they are used: between then and now
+// stand a link, a store and a configuration.
+func (in *Integration) bind(params map[string]string) error {
+	switch {
+	case in.For != nil:
+		p, err := in.For(params)
+		in.Provider = p
+		return err
+	case len(params) > 0:
+		return errors.New("the integration has no connection parameters")
+	}
+	return nil
+}
+
 // scopeToken reports whether s has the form of RFC 6749 section 3.3.
 func scopeToken(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })
@@ -124,6 +151,9 @@ func scopeToken(s string) bool {
 func (h *Handler) open(ctx context.Context, f *tokenstore.Flow, in Integration, cookie string) (string, *failure) {
 	state := secret.New(random())
 	f.ID, f.CodeVerifier = state.Hash(), secret.New(random())
+	if !f.Reconnect {
+		f.ConnectionID = tokenstore.NewID()
+	}
 	f.BrowserHash = secret.New(cookie).Hash()
 	f.Stage = tokenstore.FlowOpen
 	f.CreatedAt = wallNow()

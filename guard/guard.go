@@ -12,7 +12,8 @@ import (
 
 // Local is the check that every request of the app's side passes first: it
 // must come from a program, not from a web page, and be meant for this host.
-// Between them the two checks keep out cross-site requests and DNS rebinding.
+// Between them the two checks keep out cross-site requests and DNS rebinding. A
+// request that could be a replay must not change anything.
 type Local struct {
 	// Names are further host names under which the app reaches Lanyard.
 	Names []string
@@ -28,7 +29,27 @@ func (l Local) Check(r *http.Request) *Problem {
 			Detail: "This host name is not one of Lanyard's. Call it by a loopback name, or add the name with `names`.",
 		}
 	}
-	return l.CheckOrigin(r)
+	if p := l.CheckOrigin(r); p != nil {
+		return p
+	}
+	return checkEarly(r)
+}
+
+// checkEarly refuses what came before the TLS handshake was complete and does
+// more than read: whoever saw it pass can send it again (RFC 8470).
+func checkEarly(r *http.Request) *Problem {
+	early := r.TLS != nil && !r.TLS.HandshakeComplete || len(r.Header["Early-Data"]) > 0
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return nil
+	}
+	if !early {
+		return nil
+	}
+	return &Problem{
+		Status: http.StatusTooEarly, Code: "too_early",
+		Detail: "The request came as early data of TLS, which can be replayed. Send it again once the handshake is complete.",
+	}
 }
 
 // CheckOrigin is the half of Check that keeps web pages out, for what may be
@@ -79,6 +100,18 @@ func (l Local) hostAllowed(r *http.Request) bool {
 	}
 	tcp, ok := local.(*net.TCPAddr)
 	return ok && tcp.AddrPort().Addr().Unmap() == addr.Unmap()
+}
+
+// From returns the address that a request came from, without its port: what the
+// connection says, never a header. A unix socket has no addresses: "unix".
+func From(r *http.Request) string {
+	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && local.Network() == "unix" {
+		return "unix"
+	}
+	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		return ap.Addr().Unmap().String()
+	}
+	return r.RemoteAddr
 }
 
 // Key is a named key that opens one side of Lanyard.

@@ -2,6 +2,7 @@ package guard_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -173,5 +174,37 @@ func TestProblem(t *testing.T) {
 	guard.Problem{Status: http.StatusUnauthorized, Code: "key_required"}.Write(w)
 	if got := w.Header().Get("WWW-Authenticate"); w.Code != 401 || got != `Bearer realm="lanyard"` {
 		t.Errorf("401 with WWW-Authenticate %q", got)
+	}
+}
+
+// TestEarlyData: RFC 8470 section 5.2: what changes something is not taken while
+// it may be a replay.
+func TestEarlyData(t *testing.T) {
+	for _, test := range []struct {
+		name, method string
+		state        *tls.ConnectionState
+		header       bool
+		code         string
+	}{
+		{"A105 POST in early data", http.MethodPost, &tls.ConnectionState{}, false, "too_early"},
+		{"A105 POST in early data of a proxy before it", http.MethodPost, nil, true, "too_early"},
+		{"A105 GET in early data", http.MethodGet, &tls.ConnectionState{}, true, ""},
+		{"A105 POST after the handshake", http.MethodPost, &tls.ConnectionState{HandshakeComplete: true}, false, ""},
+		{"A105 POST without TLS", http.MethodPost, nil, false, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := request(t, "localhost", nil)
+			r.Method, r.TLS = test.method, test.state
+			if test.header {
+				r.Header.Set("Early-Data", "1")
+			}
+			code := ""
+			if p := (guard.Local{}).Check(r); p != nil {
+				code = p.Code
+			}
+			if code != test.code {
+				t.Errorf("refused with %q, want %q", code, test.code)
+			}
+		})
 	}
 }

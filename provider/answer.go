@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"unicode"
 )
 
 // maxDepth is how deep an answer may be nested.
@@ -109,6 +110,57 @@ func decodeValue(dec *json.Decoder, depth int) (any, error) {
 	}
 	_, err = dec.Token()
 	return fields, err
+}
+
+// ambiguous reports whether an object that is read has two names that differ
+// in nothing but their letters' case, by Unicode's rules (U+017F is an s, U+212A
+// a k), or a credential under a name in another case: other readers of the same
+// answer, such as encoding/json, would take the one for the other.
+func (p *Provider) ambiguous(fields map[string]any) bool {
+	if foldedTwice(fields) {
+		return true
+	}
+	for _, path := range p.entry.Answer.Paths {
+		inner := fields
+		for name := range strings.SplitSeq(path, ".") {
+			next, ok := inner[name].(map[string]any)
+			if !ok {
+				break
+			}
+			if inner = next; foldedTwice(inner) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func foldedTwice(fields map[string]any) bool {
+	seen := make(map[string]bool, len(fields))
+	for name := range fields {
+		folded := fold(name)
+		credential := folded == "access_token" || folded == "refresh_token"
+		if seen[folded] || credential && name != folded {
+			return true
+		}
+		seen[folded] = true
+	}
+	return false
+}
+
+// fold returns one writing for all that strings.EqualFold takes for the same,
+// in lower case where it is ASCII.
+func fold(s string) string {
+	return strings.Map(func(r rune) rune {
+		least := r
+		for next := unicode.SimpleFold(r); next != r; next = unicode.SimpleFold(next) {
+			least = min(least, next)
+		}
+		if 'A' <= least && least <= 'Z' {
+			least += 'a' - 'A'
+		}
+		return least
+	}, s)
 }
 
 // lookup returns what stands at a path with dots, nil if nothing does.

@@ -95,7 +95,7 @@ func TestCatalogFacts(t *testing.T) {
 		p := newProvider(t, e)
 		got := facts{
 			API: p.API().String(), Hosts: p.Hosts(), Grace: p.Grace(), Single: p.RevokesSingle(),
-			Private: p.AllowPrivate(), Title: p.Title(),
+			Private: len(p.PrivateHosts()) > 0, Title: p.Title(),
 		}
 		got.Header, got.Prefix = p.Inject()
 		if name == "google" {

@@ -85,17 +85,20 @@ func checkAddr(addr netip.Addr, allowPrivate bool) error {
 // a name that resolves differently the next time gains nothing by it. Its
 // errors wrap ErrAddressBlocked.
 func DialContext(allowPrivate bool) func(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := &net.Dialer{
-		Timeout: dialTimeout,
-		Control: func(_, address string, _ syscall.RawConn) error {
-			ap, err := netip.ParseAddrPort(address)
-			if err != nil {
-				return fmt.Errorf("%w: %s", ErrAddressBlocked, address)
-			}
-			return checkAddr(ap.Addr(), allowPrivate)
-		},
-	}
+	d := &net.Dialer{Timeout: dialTimeout, Control: DialControl(allowPrivate)}
 	return d.DialContext
+}
+
+// DialControl returns the check of DialContext, for another net.Dialer: it is
+// made before anything is sent to the address.
+func DialControl(allowPrivate bool) func(network, address string, _ syscall.RawConn) error {
+	return func(_, address string, _ syscall.RawConn) error {
+		ap, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return fmt.Errorf("%w: %s", ErrAddressBlocked, address)
+		}
+		return checkAddr(ap.Addr(), allowPrivate)
+	}
 }
 
 // CheckConn applies the rule of DialContext to a connection that another

@@ -60,6 +60,10 @@ type Entry struct {
 	// Further hosts that may see the token, with a port where needed. The
 	// scheme is api_url's.
 	Hosts []string `json:"hosts,omitempty"`
+	// The parameters of a connection that stand as {name} in authorize_url,
+	// token_url, revoke_url, introspect_url, api_url and hosts: in one label of
+	// the host or one segment of the path each :: name → form.
+	Params map[string]ParamEntry `json:"params,omitempty"`
 	// How the client proves itself: `basic`, `basic_raw`, `post` or `none`.
 	// Default: what discovery says, else `basic`.
 	ClientAuth string `json:"client_auth,omitempty"`
@@ -105,6 +109,9 @@ type AnswerEntry struct {
 	// Where a field stands if not at the top under its own name :: field →
 	// path with dots, such as `authed_user.access_token`.
 	Paths map[string]string `json:"paths,omitempty"`
+	// What token_type may say beside `bearer`, in lower case, where it means
+	// the same, such as `bot`.
+	TokenTypes []string `json:"token_types,omitempty"`
 	// The life of an access token where the answer does not tell it: a
 	// duration such as `2h`, or `never`. Default: unknown.
 	Life string `json:"life,omitempty"`

@@ -200,6 +200,9 @@ func (d *discovery) parse(b []byte) (*metadata, error) {
 		}
 		*f.into = value
 	}
+	if err := checkAuthorizeQuery(md.authorize); err != nil {
+		return nil, fmt.Errorf("authorization_endpoint %w", err)
+	}
 	md.issRequired, _ = doc["authorization_response_iss_parameter_supported"].(bool)
 	if list, ok := doc["token_endpoint_auth_methods_supported"].([]any); ok {
 		md.authMethods = []string{}

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -30,6 +32,7 @@ type issuer struct {
 	path string // of the document
 	mu   sync.Mutex
 	doc  map[string]any
+	raw  string        // if set, the document instead
 	wait chan struct{} // if set, the document comes once it is closed
 	came chan struct{} // with wait: a request for the document came
 	down bool
@@ -46,7 +49,7 @@ func newIssuer(t *testing.T, path, issuerPath string) *issuer {
 	i := &issuer{path: path}
 	i.ledger = newLedger(t, func(w http.ResponseWriter, r *http.Request) {
 		i.mu.Lock()
-		doc, wait, came, down := i.doc, i.wait, i.came, i.down
+		doc, raw, wait, came, down := i.doc, i.raw, i.wait, i.came, i.down
 		i.mu.Unlock()
 		switch {
 		case r.Method == http.MethodPost:
@@ -60,6 +63,10 @@ func newIssuer(t *testing.T, path, issuerPath string) *issuer {
 				came <- struct{}{}
 				<-wait
 			}
+			if raw != "" {
+				_, _ = io.WriteString(w, raw)
+				return
+			}
 			_ = json.NewEncoder(w).Encode(doc)
 		}
 	})
@@ -71,6 +78,12 @@ func newIssuer(t *testing.T, path, issuerPath string) *issuer {
 		"introspection_endpoint": i.URL + "/found/introspect",
 	}
 	return i
+}
+
+// members returns the document without its opening brace.
+func (i *issuer) members() string {
+	b, _ := json.Marshal(i.doc)
+	return string(b[1:])
 }
 
 func (i *issuer) entry(issuerPath string) provider.Entry {
@@ -217,12 +230,21 @@ func TestDiscoveryRefused(t *testing.T) {
 		"endpoint is a file":     func(i *issuer) { i.doc["authorization_endpoint"] = "file:///etc/passwd" },
 		"endpoint with a user":   func(i *issuer) { i.doc["authorization_endpoint"] = "https://a:b@id.example/" },
 		"endpoint is a number":   func(i *issuer) { i.doc["token_endpoint"] = 7 },
+		"endpoint at home":       func(i *issuer) { i.doc["token_endpoint"] = "https://0.0.0.0/token" },
+		"endpoint is gopher's":   func(i *issuer) { i.doc["introspection_endpoint"] = "gopher://id.example/" },
+		"endpoint has two lines": func(i *issuer) { i.doc["token_endpoint"] = "https://id.example/\r\nX: 1" },
+		"endpoint says it all":   func(i *issuer) { i.doc["authorization_endpoint"] = "https://id.example/?state=x" },
+		"endpoint has a place":   func(i *issuer) { i.doc["token_endpoint"] = "https://{shop}.id.example/" },
+		"issuer twice":           func(i *issuer) { i.raw = `{"issuer":"https://evil.test",` + i.members() },
+		"token endpoint twice":   func(i *issuer) { i.raw = `{"token_endpoint":"https://evil.test",` + i.members() },
+		"issuer in another case": func(i *issuer) { i.doc["Issuer"] = i.doc["issuer"]; delete(i.doc, "issuer") },
+		"more after it":          func(i *issuer) { i.raw = `{` + i.members() + `{}` },
 		"longer than 64 KiB":     func(i *issuer) { i.doc["padding"] = strings.Repeat("x", 64<<10) },
 		"nothing there":          func(i *issuer) { i.path = "/nowhere" },
 		"the server is not well": func(i *issuer) { i.down = true },
 	}
 	for name, change := range tests {
-		t.Run(name, func(t *testing.T) {
+		t.Run("A131 "+name, func(t *testing.T) {
 			i := newIssuer(t, openIDPath, "")
 			i.set(change)
 			p := newProvider(t, i.entry(""))
@@ -246,6 +268,50 @@ func TestDiscoveryRefused(t *testing.T) {
 	}
 }
 
+// What an operator may not write as an issuer.
+func TestIssuerRefused(t *testing.T) {
+	for _, issuer := range []string{
+		"http://id.example", "file:///etc/passwd", "gopher://id.example", "ftp://id.example", "unix//run/x", "h2c://id.example",
+		"https://169.254.169.254", "https://[fd00:ec2::254]", "https://127.0.0.1", "https://localhost", "https://10.0.0.1", "http://10.0.0.1",
+		"https://a:b@id.example", "https://id.example/#x", "https://id.example?x", "https://id.example:0", "//id.example", "id.example",
+	} {
+		for _, word := range []string{"A131 issuer", "A133 token_url"} {
+			t.Run(word+" "+issuer, func(t *testing.T) {
+				e := acme()
+				if word == "A131 issuer" {
+					e.Issuer = issuer
+				} else {
+					e.TokenURL = issuer
+				}
+				if err := e.Validate(); (err == nil) != (word == "A133 token_url" && issuer == "https://id.example?x") {
+					t.Errorf("Validate() = %v", err)
+				}
+			})
+		}
+	}
+	e := provider.Entry{Issuer: "http://10.0.0.1", APIURL: "https://api.example", AllowPrivate: true}
+	if err := e.Validate(); err == nil {
+		t.Error("A131: http to a private address that is not loopback is taken with allow_private")
+	}
+}
+
+// A document that comes by drops is left after 5 s, and so is the second place
+// where there may be one.
+func TestDiscoveryLimit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 10 s")
+	}
+	t.Parallel()
+	i := newIssuer(t, openIDPath, "")
+	l := newLedger(t, dripping(false))
+	p := newProvider(t, provider.Entry{Issuer: l.URL, APIURL: i.URL, AllowPrivate: true})
+	begun := time.Now()
+	_, _, err := p.Issuer(t.Context())
+	if took := time.Since(begun); err == nil || took > 15*time.Second {
+		t.Errorf("A131: Issuer() = %v after %v; want an error after 10 s", err, took)
+	}
+}
+
 func TestDiscoveryFollowsNoRedirect(t *testing.T) {
 	other := newIssuer(t, openIDPath, "")
 	l := newLedger(t, func(w http.ResponseWriter, r *http.Request) {
@@ -256,7 +322,7 @@ func TestDiscoveryFollowsNoRedirect(t *testing.T) {
 	other.set(func(i *issuer) { i.doc = doc })
 	p := newProvider(t, provider.Entry{Issuer: l.URL, APIURL: l.URL, AllowPrivate: true})
 	if _, _, err := p.Issuer(t.Context()); err == nil || len(other.all()) != 0 {
-		t.Errorf("Issuer() = %v after %d requests elsewhere", err, len(other.all()))
+		t.Errorf("A131: Issuer() = %v after %d requests elsewhere", err, len(other.all()))
 	}
 }
 

@@ -42,12 +42,15 @@ func (p *Provider) Parse(a tokenstore.Answer, prev tokenstore.Token, askedScopes
 		return tokenstore.Token{}, unreadable(&a, "which tells nothing about the token")
 	}
 	fields := decodeBody(a.Body.Reveal())
+	if p.ambiguous(fields) {
+		fields = nil
+	}
 	code, _ := fields["error"].(string)
 	if a.Status >= http.StatusMultipleChoices {
 		return tokenstore.Token{}, p.refusal(&a, &prev, code)
 	}
 	if fields == nil {
-		return tokenstore.Token{}, unreadable(&a, "neither a JSON object nor a form")
+		return tokenstore.Token{}, unreadable(&a, "neither a JSON object nor a form with unique names")
 	}
 	if isError(fields["error"]) {
 		if code == "" || p.field(fields, "access_token") != nil {
@@ -96,7 +99,7 @@ func (p *Provider) token(fields map[string]any, a *tokenstore.Answer, prev token
 	if !ok {
 		return t, "no usable refresh token"
 	}
-	tokenType, ok := readTokenType(p.field(fields, "token_type"))
+	tokenType, ok := p.readTokenType(p.field(fields, "token_type"))
 	if !ok {
 		return t, "a token type that is not Bearer"
 	}
@@ -139,14 +142,15 @@ func readToken(v any) (secret.String, bool) {
 	return secret.New(s), true
 }
 
-// typeName is RFC 6749 section A.13, short.
+// typeName is a token type that may be kept and shown (RFC 6749 appendix A.13
+// has more of them).
 var typeName = regexp.MustCompile(`^[A-Za-z0-9._:/-]{0,64}$`)
 
 // readTokenType reads the token type. RFC 6749 section 7.1: "The client MUST
-// NOT use an access token if it does not understand the token type"; but
-// Bearer goes by many names, so only those with a meaning of their own are
-// refused.
-func readTokenType(v any) (string, bool) {
+// NOT use an access token if it does not understand the token type". None at
+// all is taken for Bearer, as many mean it; other words only where the
+// catalogue has them.
+func (p *Provider) readTokenType(v any) (string, bool) {
 	if v == nil {
 		return "", true
 	}
@@ -154,7 +158,12 @@ func readTokenType(v any) (string, bool) {
 	if !ok || !typeName.MatchString(s) {
 		return "", false
 	}
-	return s, !slices.Contains([]string{"mac", "dpop", "pop", "n_a"}, strings.ToLower(s))
+	switch word := strings.ToLower(s); word {
+	case "", "bearer", "bearertoken":
+		return s, true
+	default:
+		return s, slices.Contains(p.entry.Answer.TokenTypes, word)
+	}
 }
 
 // expiry returns the end of the access token's life and whether it is a guess.

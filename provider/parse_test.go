@@ -78,7 +78,7 @@ func TestParseSuccess(t *testing.T) {
 		{"byte order mark and space", "\ufeff \n" + `{"access_token":"a","expires_in":3600}` + "\n", nil, base},
 		{"nulls", `{"access_token":"a","expires_in":3600,"refresh_token":null,"scope":null,"token_type":null,"error":null}`, nil, base},
 		{"error empty", `{"access_token":"a","expires_in":3600,"error":"","ok":true}`, nil, base},
-		{"odd members", `{"access_token":"a","expires_in":3600,"Access_Token":"evil","x":[1,{"y":null}],"refre\u017fh_token":"evil"}`, nil, base},
+		{"odd members", `{"access_token":"a","expires_in":3600,"x":[1,{"y":null}],"access-token":"other","X-Token":"other"}`, nil, base},
 
 		{"float", `{"access_token":"a","expires_in":3600.0}`, nil, base},
 		{"half", `{"access_token":"a","expires_in":1.5}`, nil, life(1500 * time.Millisecond)},
@@ -132,6 +132,7 @@ func TestParseSuccess(t *testing.T) {
 			"refresh life, GitHub's name", `{"access_token":"a","expires_in":3600,"refresh_token":"r","refresh_token_expires_in":"60"}`, nil,
 			with(func(p *parsed) { p.Refresh, p.RefreshLife = "r", time.Minute }),
 		},
+		{"a type the catalogue has", `{"access_token":"a","expires_in":3600,"token_type":"Bot"}`, func(e *provider.Entry) { e.Answer.TokenTypes = []string{"bot"} }, with(func(p *parsed) { p.Type = "Bot" })},
 		{"another name of Bearer", `{"access_token":"a","expires_in":3600,"token_type":"BearerToken"}`, nil, with(func(p *parsed) { p.Type = "BearerToken" })},
 	}
 	for _, tt := range tests {
@@ -323,9 +324,16 @@ func TestParseRetryAfter(t *testing.T) {
 }
 
 // Whatever a token endpoint answers, Parse returns a token that can be used,
-// or one of its two errors, and tells nothing of the body.
-func FuzzParse(f *testing.F) {
+// or one of its two errors, and tells nothing of the body. No credential comes
+// from a name that stands there twice, or in another case.
+func FuzzParseToken(f *testing.F) {
 	f.Add(200, okBody)
+	f.Add(200, `{"access_token":"a","Access_Token":"b"}`)
+	f.Add(200, `{"access_token":"a","refre\u017fh_token":"b"}`)
+	f.Add(200, `{"access_to\u212aen":"a","access_token":"b"}`)
+	f.Add(200, "access_token=a&ACCESS_TOKEN=b")
+	f.Add(200, `{"access_token":"a","token_type":"mac","user":{"scope":"x","Scope":"y"}}`)
+	f.Add(200, "\ufeff{\"access_token\":\"a\"}")
 	f.Add(200, "access_token=a&scope=x%2Cy&expires_in=1")
 	f.Add(400, `{"error":"invalid_grant"}`)
 	f.Add(200, `{"a":1 "b":2}`)
@@ -349,6 +357,11 @@ func FuzzParse(f *testing.F) {
 		if trimmed := strings.TrimSpace(strings.TrimPrefix(body, "\ufeff")); strings.HasPrefix(trimmed, "{") && !json.Valid([]byte(trimmed)) {
 			t.Fatalf("Parse() took %q, which is not JSON", body)
 		}
+		for _, name := range []string{"access_token", "refresh_token"} {
+			if n := namesLike(body, name); n > 1 || n == 1 && namesLike(body, name+"\x00exact") == 0 {
+				t.Fatalf("Parse() took %q, which has %s %d times", body, name, n)
+			}
+		}
 		access := tok.AccessToken.Reveal()
 		if access == "" || strings.IndexFunc(access, func(r rune) bool { return r < '!' || r > '~' }) >= 0 || tok.RefreshToken.IsZero() {
 			t.Fatalf("Parse() took %q as a token", body)
@@ -357,4 +370,28 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("Parse(%d, %q) gave a life of %v", status, body, life)
 		}
 	})
+}
+
+// namesLike counts the names at the top of a JSON object that encoding/json
+// would take for name, or with "\x00exact" behind it those that are name.
+func namesLike(body, name string) (n int) {
+	name, exact := strings.CutSuffix(name, "\x00exact")
+	dec := json.NewDecoder(strings.NewReader(strings.TrimSpace(strings.TrimPrefix(body, "\ufeff"))))
+	if tok, err := dec.Token(); err != nil || tok != json.Delim('{') {
+		return 0
+	}
+	for dec.More() {
+		tok, err := dec.Token()
+		if err != nil {
+			return n
+		}
+		if key, ok := tok.(string); ok && (key == name || !exact && strings.EqualFold(key, name)) {
+			n++
+		}
+		var value json.RawMessage
+		if dec.Decode(&value) != nil {
+			return n
+		}
+	}
+	return n
 }

@@ -39,18 +39,23 @@ type Config struct {
 // Provider is one client at one authorization server. It is safe for
 // concurrent use. Close has to be called at its end.
 type Provider struct {
-	entry        Entry
+	entry        Entry   // with the parameters of a connection in their places
+	template     Entry   // with the places themselves
+	params       *params // what may fill them
+	unbound      bool    // nothing did yet
+	title        string
+	privateHosts []string
 	clientID     string
 	clientSecret secret.String
 	redirectURI  string
-	clientAuth   string // empty: as discovery says
-	api          *url.URL
+	clientAuth   string        // empty: as discovery says
+	api          *url.URL      // nil while unbound
 	life         time.Duration // of an access token; zero: unknown, forever: never ends
 	refreshLife  time.Duration // of a refresh token; zero: unknown
 	interval     time.Duration // between two refreshes
 	transport    *http.Transport
-	discovery    *discovery  // nil: every endpoint was given by hand
-	http2        atomic.Bool // the last answer came by HTTP/2
+	discovery    *discovery   // nil: every endpoint was given by hand
+	http2        *atomic.Bool // the last answer came by HTTP/2
 }
 
 // New returns a Provider, or an error that names what is wrong with cfg.
@@ -67,13 +72,22 @@ func New(cfg Config) (*Provider, error) {
 	case e.ClientAuth == AuthNone && !cfg.ClientSecret.IsZero():
 		return nil, errors.New("client_auth none does not go with a client_secret")
 	}
+	e.RevokeURL = strings.ReplaceAll(e.RevokeURL, clientIDVar, url.PathEscape(cfg.ClientID))
 	p := &Provider{
-		entry: e, clientID: cfg.ClientID, clientSecret: cfg.ClientSecret, redirectURI: cfg.RedirectURI,
+		entry: e, template: e, http2: new(atomic.Bool), clientID: cfg.ClientID, clientSecret: cfg.ClientSecret, redirectURI: cfg.RedirectURI,
 		clientAuth: e.ClientAuth, transport: newTransport(e.AllowPrivate),
 	}
 	var err error
-	if p.api, err = url.Parse(e.APIURL); err != nil {
-		return nil, errors.New("api_url is not a URL")
+	if p.params, err = e.parseParams(); err != nil {
+		return nil, err
+	}
+	if p.unbound = len(e.Params) > 0; !p.unbound {
+		if p.api, err = url.Parse(e.APIURL); err != nil {
+			return nil, errors.New("api_url is not a URL")
+		}
+	}
+	if p.title, p.privateHosts, err = p.describe(); err != nil {
+		return nil, err
 	}
 	if p.life, err = parseLife(e.Answer.Life); err != nil {
 		return nil, fmt.Errorf("answer.life: %w", err)
@@ -134,6 +148,9 @@ type endpoints struct {
 
 // endpoints returns the provider's endpoints; those given by hand win.
 func (p *Provider) endpoints(ctx context.Context) (endpoints, error) {
+	if p.unbound {
+		return endpoints{}, fmt.Errorf("%w: the provider has some, and none were given", ErrParams)
+	}
 	ep := endpoints{
 		authorize: p.entry.AuthorizeURL, token: p.entry.TokenURL, revoke: p.entry.RevokeURL,
 		introspect: p.entry.IntrospectURL, clientAuth: p.clientAuth, issuer: p.entry.Issuer,
@@ -172,15 +189,14 @@ func (p *Provider) Issuer(ctx context.Context) (issuer string, required bool, er
 }
 
 // Title returns the provider's name for people.
-func (p *Provider) Title() string {
-	if p.entry.Title != "" {
-		return p.entry.Title
-	}
-	return p.api.Hostname()
-}
+func (p *Provider) Title() string { return p.title }
 
-// API returns the base URL of the provider's API.
+// API returns the base URL of the provider's API, nil if the entry declares
+// parameters and p is not what For returned.
 func (p *Provider) API() *url.URL {
+	if p.api == nil {
+		return nil
+	}
 	u := *p.api
 	return &u
 }
@@ -189,9 +205,10 @@ func (p *Provider) API() *url.URL {
 // token. They are reached by the scheme of API.
 func (p *Provider) Hosts() []string { return slices.Clone(p.entry.Hosts) }
 
-// AllowPrivate reports whether endpoints and API may be on loopback and private
-// addresses.
-func (p *Provider) AllowPrivate() bool { return p.entry.AllowPrivate }
+// PrivateHosts returns the hosts of API and Hosts, with a port where needed, if
+// they may be on loopback and private addresses, else none. No parameter of a
+// connection stands in them.
+func (p *Provider) PrivateHosts() []string { return slices.Clone(p.privateHosts) }
 
 // DeclaredScopes returns the scopes that may be asked for; none means any.
 func (p *Provider) DeclaredScopes() []string { return slices.Clone(p.entry.Scopes) }
@@ -225,9 +242,4 @@ func (p *Provider) RevokesSingle() bool { return p.entry.Revoke.Single }
 // that the user said no (RFC 6749 section 4.1.2.1: access_denied).
 func (p *Provider) Denied(code string) bool {
 	return code == "access_denied" || slices.Contains(p.entry.Errors.Denied, code)
-}
-
-// expand puts the client ID into a URL of the catalogue.
-func (p *Provider) expand(rawURL string) string {
-	return strings.ReplaceAll(rawURL, clientIDVar, url.PathEscape(p.clientID))
 }

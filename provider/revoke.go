@@ -41,7 +41,7 @@ func (p *Provider) Revoke(ctx context.Context, t tokenstore.Token) error {
 		form.Set("token_type_hint", hint)
 	}
 	a, err := p.send(ctx, request{
-		method: cmp.Or(how.Method, http.MethodPost), url: p.expand(ep.revoke),
+		method: cmp.Or(how.Method, http.MethodPost), url: ep.revoke,
 		clientAuth: cmp.Or(p.revokeAuth(), ep.clientAuth), form: form, json: how.Body == bodyJSON,
 	})
 	if err != nil {

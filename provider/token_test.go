@@ -239,48 +239,46 @@ func TestRequestLimit(t *testing.T) {
 		t.Skip("takes 20 s")
 	}
 	t.Parallel()
-	l := newLedger(t, func(w http.ResponseWriter, r *http.Request) {
-		tick := time.NewTicker(500 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				_, _ = io.WriteString(w, " ")
-				_ = http.NewResponseController(w).Flush()
-			case <-r.Context().Done():
-				return
-			}
+	for what, ask := range asks() {
+		for part, headers := range map[string]bool{"headers": true, "body": false} {
+			t.Run("A135 "+part+" to "+what, func(t *testing.T) {
+				t.Parallel()
+				l := newLedger(t, dripping(headers))
+				p := newProvider(t, entryAt(l.URL))
+				begun := time.Now()
+				_, err := ask(context.WithoutCancel(t.Context()), p)
+				if took := time.Since(begun); took < provider.RequestLimit || took > provider.RequestLimit+5*time.Second {
+					t.Errorf("it took %v; want %v", took, provider.RequestLimit)
+				}
+				if !errors.Is(err, tokenstore.ErrOutcomeUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("%v; want ErrOutcomeUnknown and DeadlineExceeded", err)
+				}
+				if n := len(l.all()); n != 1 {
+					t.Errorf("%d requests; want 1", n)
+				}
+			})
 		}
-	})
-	begun := time.Now()
-	_, err := newProvider(t, entryAt(l.URL)).Refresh(context.WithoutCancel(t.Context()), oldToken())
-	if took := time.Since(begun); took < provider.RequestLimit || took > provider.RequestLimit+5*time.Second {
-		t.Errorf("Refresh() took %v; want %v", took, provider.RequestLimit)
-	}
-	if !errors.Is(err, tokenstore.ErrOutcomeUnknown) || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Refresh() = %v", err)
 	}
 }
 
-// Nothing follows a redirect.
-func TestNoRedirectFollowed(t *testing.T) {
-	for _, status := range []int{301, 302, 303, 307, 308} {
-		elsewhere := newLedger(t, answering(200, "application/json", okBody))
-		l := newLedger(t, func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, elsewhere.URL+"/token", status)
-		})
-		p := newProvider(t, entryAt(l.URL))
-		a, err := exchange(t.Context(), p)
+// dripping answers with a byte each 500 ms until the client leaves: of a header
+// or of the body.
+func dripping(headers bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
-			t.Fatal(err)
+			return
 		}
-		_, err = p.Parse(a, tokenstore.Token{}, nil)
-		refused, ok := errors.AsType[*tokenstore.RefusalError](err)
-		if !ok || refused.Kind != tokenstore.RefusedForNow || refused.Code != "redirect" {
-			t.Errorf("Parse() = %v; want a refusal for now", err)
+		defer conn.Close()
+		text := "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+		if headers {
+			text += "X-Long: "
+		} else {
+			text += "\r\n{"
 		}
-		if len(elsewhere.all()) != 0 || len(l.all()) != 1 {
-			t.Errorf("status %d: %d requests elsewhere, %d here", status, len(elsewhere.all()), len(l.all()))
+		_, err = io.WriteString(conn, text)
+		for tick := time.NewTicker(500 * time.Millisecond); err == nil; <-tick.C {
+			_, err = io.WriteString(conn, " ")
 		}
 	}
 }

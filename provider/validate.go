@@ -36,25 +36,25 @@ func (e Entry) Validate() error {
 	if e.Issuer == "" && (e.AuthorizeURL == "" || e.TokenURL == "") {
 		return errors.New("endpoints are missing: give authorize_url and token_url, or issuer")
 	}
+	e, err := e.probed()
+	if err != nil {
+		return err
+	}
 	for _, u := range []struct {
 		word, value string
-		query, vars bool
+		query       bool
 	}{
-		{"issuer", e.Issuer, false, false},
-		{"authorize_url", e.AuthorizeURL, true, false},
-		{"token_url", e.TokenURL, true, false},
-		{"revoke_url", e.RevokeURL, true, true},
-		{"introspect_url", e.IntrospectURL, true, false},
-		{"api_url", e.APIURL, false, false},
+		{"issuer", e.Issuer, false},
+		{"authorize_url", e.AuthorizeURL, true},
+		{"token_url", e.TokenURL, true},
+		{"revoke_url", e.RevokeURL, true},
+		{"introspect_url", e.IntrospectURL, true},
+		{"api_url", e.APIURL, false},
 	} {
-		value := u.value
-		if u.vars {
-			value = strings.ReplaceAll(value, clientIDVar, "client-id")
-		}
-		if value == "" {
+		if u.value == "" {
 			continue
 		}
-		parsed, err := checkURL(value, e.AllowPrivate)
+		parsed, err := checkURL(u.value, e.AllowPrivate)
 		if err != nil {
 			return fmt.Errorf("%s %w", u.word, err)
 		}
@@ -70,6 +70,24 @@ func (e Entry) Validate() error {
 	return nil
 }
 
+// probed returns the entry with something in each place of a URL, so that it
+// can be judged like any other.
+func (e Entry) probed() (Entry, error) {
+	if strings.ContainsAny(e.Issuer, "{}") {
+		return e, errors.New("issuer must not have parameters")
+	}
+	e.RevokeURL = strings.ReplaceAll(e.RevokeURL, clientIDVar, "client-id")
+	ps, err := e.parseParams()
+	if err != nil {
+		return e, err
+	}
+	values := map[string]string{}
+	for name := range e.Params {
+		values[name] = probe
+	}
+	return ps.fill(e, values)
+}
+
 // checkURL returns rawURL parsed, or an error that goes on where the word it
 // belongs to was named.
 func checkURL(rawURL string, allowPrivate bool) (*url.URL, error) {
@@ -83,6 +101,8 @@ func checkURL(rawURL string, allowPrivate bool) (*url.URL, error) {
 		return nil, fmt.Errorf("%q must be an absolute https URL", rawURL)
 	case u.Fragment != "" || strings.Contains(rawURL, "#"):
 		return nil, fmt.Errorf("%q must not have a fragment", rawURL)
+	case strings.ContainsAny(rawURL, "{}"):
+		return nil, fmt.Errorf("%q must not have braces", rawURL)
 	case u.Scheme == "http" && !allowPrivate:
 		return nil, fmt.Errorf("%q must be https; allow_private permits http on loopback", rawURL)
 	case u.Scheme == "http" && !isLoopback(u.Hostname()):
@@ -184,6 +204,11 @@ func (e Entry) checkLists() error {
 			return fmt.Errorf("scope_texts %q is not one of scopes", s)
 		}
 	}
+	for _, word := range e.Answer.TokenTypes {
+		if word == "" || word != strings.ToLower(word) || !typeName.MatchString(word) {
+			return fmt.Errorf("answer.token_types %q is not a token type in lower case", word)
+		}
+	}
 	for _, list := range [][]string{e.Errors.Dead, e.Errors.Client, e.Errors.Denied} {
 		for _, code := range list {
 			if !errorCode.MatchString(code) {
@@ -195,16 +220,27 @@ func (e Entry) checkLists() error {
 }
 
 func (e Entry) checkAuthorize() error {
-	var query url.Values
-	if u, err := url.Parse(e.AuthorizeURL); err == nil {
-		query = u.Query()
-	}
 	for _, own := range ownParams {
 		if _, ok := e.Authorize.Params[own]; ok {
 			return fmt.Errorf("authorize.params %q is set by Lanyard itself", own)
 		}
-		if query.Has(own) {
-			return fmt.Errorf("authorize_url must not set %q: Lanyard does itself", own)
+	}
+	if err := checkAuthorizeQuery(e.AuthorizeURL); err != nil {
+		return fmt.Errorf("authorize_url %w", err)
+	}
+	return nil
+}
+
+// checkAuthorizeQuery refuses an authorization endpoint that says what Lanyard
+// says itself: which of the two holds would be the provider's guess.
+func checkAuthorizeQuery(rawURL string) error {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return errors.New("is not a URL")
+	}
+	for name := range u.Query() {
+		if slices.Contains(ownParams, name) {
+			return fmt.Errorf("must not set %q: Lanyard does itself", name)
 		}
 	}
 	return nil

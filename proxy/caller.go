@@ -155,18 +155,27 @@ func password(encoded string) string {
 	return pass
 }
 
-// authorize reports why key does not open the proxy for r, or nil.
-func (h *Handler) authorize(r *http.Request, key secret.String) *guard.Problem {
-	if h.cfg.Open && directlyLocal(r) {
+// authorize finds out whose key it is that came with c, or returns why it does
+// not open the proxy.
+func (h *Handler) authorize(c *call, key secret.String) *guard.Problem {
+	if c.client = match(h.cfg.Clients, key); c.client != nil {
+		c.who = tokenstore.Actor{Kind: tokenstore.ActorClient, Name: c.client.Key.Name}
 		return nil
 	}
-	if _, ok := guard.Match(h.cfg.Keys, key); ok {
+	if h.cfg.Open && directlyLocal(c.in) {
+		c.who = tokenstore.Actor{Kind: tokenstore.ActorClient}
 		return nil
 	}
-	if _, ok := guard.Match(h.cfg.APIKeys, key); ok {
+	if k, ok := guard.Match(h.cfg.APIKeys, key); ok {
+		c.who, c.reason = tokenstore.Actor{Kind: tokenstore.ActorAPIKey, Name: k.Name}, "api_key"
 		return &guard.Problem{
 			Status: http.StatusForbidden, Code: "not_allowed",
 			Detail: "This is an API key: it manages connections and signs links, and is not taken by the proxy. Use a client key.",
+		}
+	}
+	if !key.IsZero() {
+		if p := h.cfg.Brake.Wrong(guard.From(c.in)); p != nil {
+			return p
 		}
 	}
 	detail := "Send a client key, as `Lanyard-Key: KEY` or as `Authorization: Bearer KEY.conn_…`."

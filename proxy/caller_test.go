@@ -146,7 +146,7 @@ func TestWrongKeysAnswerAlike(t *testing.T) {
 func TestOpenOnUnixSocketAndElsewhere(t *testing.T) {
 	upstream := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer upstream.Close()
-	cfg, r := newConfig(t, upstream.URL, func(c *proxy.Config, _ *proxy.Upstream) { c.Open, c.Keys = true, nil })
+	cfg, r := newConfig(t, upstream.URL, func(c *proxy.Config, _ *proxy.Upstream) { c.Open, c.Clients = true, nil })
 	handler, err := proxy.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -265,7 +265,7 @@ func TestNewRefuses(t *testing.T) {
 	for name, wrong := range map[string]change{
 		"no grants":      func(c *proxy.Config, _ *proxy.Upstream) { c.Grants = nil },
 		"no transport":   func(c *proxy.Config, _ *proxy.Upstream) { c.Transport = nil },
-		"no key":         func(c *proxy.Config, _ *proxy.Upstream) { c.Keys = nil },
+		"no key":         func(c *proxy.Config, _ *proxy.Upstream) { c.Clients = nil },
 		"bad prefix":     func(c *proxy.Config, _ *proxy.Upstream) { c.Prefix = "/a/" },
 		"negative spool": func(c *proxy.Config, _ *proxy.Upstream) { c.Spool = -1 },
 	} {

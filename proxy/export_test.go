@@ -1,4 +1,32 @@
 package proxy
 
+import (
+	"bytes"
+	"io"
+	"net/http"
+
+	"github.com/lanyard-proxy/lanyard/secret"
+)
+
 // InsufficientScope is for the fuzz test of the WWW-Authenticate parser.
 var InsufficientScope = insufficientScope
+
+// ReadCaller returns what a header says about who calls and for which
+// connection, if it says one thing.
+func ReadCaller(h http.Header, pathID string) (key, id string, ok bool) {
+	c, p := readCaller(h, pathID)
+	return c.key.Reveal(), c.id, p == nil
+}
+
+// Mask returns what becomes of a text, read in pieces, in which token is masked.
+func Mask(token string, pieces ...[]byte) ([]byte, error) {
+	s := new(scrubber)
+	s.add(secret.New(token))
+	readers := make([]io.Reader, len(pieces))
+	for i, piece := range pieces {
+		readers[i] = bytes.NewReader(piece)
+	}
+	return io.ReadAll(s.body(&http.Response{
+		Header: http.Header{"Content-Type": {"text/plain"}}, Body: io.NopCloser(io.MultiReader(readers...)),
+	}))
+}

@@ -34,6 +34,9 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, c *call) int {
 	early := &interim{w: w, c: c, keepLinks: h.cfg.KeepLinks}
 	out := newRequest(r, c).WithContext(
 		httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: early.pass}))
+	if h.cfg.Scrub {
+		delete(out.Header, "Accept-Encoding") // what comes compressed can't be read
+	}
 
 	res, err := h.send(out, c)
 	early.stop()
@@ -52,13 +55,15 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, c *call) int {
 		p.Write(w)
 		return p.Status
 	}
+	c.echo.header(res.Header)
 	if !h.cfg.KeepLinks {
 		c.turnBack(res.Header)
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
-		tunnel(r.Context(), rc, c, res)
+		h.tunnel(rc, c, res)
 		return res.StatusCode
 	}
+	res.Body = c.echo.body(res)
 	answer(w, rc, r, c, res)
 	return res.StatusCode
 }
@@ -109,6 +114,7 @@ func answer(w http.ResponseWriter, rc *http.ResponseController, r *http.Request,
 	}
 	_ = rc.Flush() // keeps the server from finding a length, which rules trailers out
 	removeOwn(res.Trailer)
+	c.echo.header(res.Trailer)
 	for name, values := range res.Trailer {
 		if !slices.Contains(announced, name) {
 			name = http.TrailerPrefix + name
@@ -153,14 +159,23 @@ func copyBody(w http.ResponseWriter, rc *http.ResponseController, res *http.Resp
 	}
 }
 
+// maxInterim bounds the answers that come before the final one. A provider that
+// shows its progress that way sends a few; one that sends them for ever would
+// otherwise hold its caller for ever.
+const maxInterim = 100
+
+// errInterimFlood is an upstream that sends too many of them.
+var errInterimFlood = errors.New("upstream sends interim answers without end")
+
 // interim passes on the answers that come before the final one.
 type interim struct {
 	w         http.ResponseWriter
 	c         *call
 	keepLinks bool
 
-	mu   sync.Mutex // guards done, and w until then
-	done bool
+	mu    sync.Mutex // guards what follows, and w until done
+	done  bool
+	count int
 }
 
 // pass is the hook of the transport's goroutine. A 100 is not passed on: the
@@ -169,12 +184,16 @@ type interim struct {
 func (i *interim) pass(code int, header textproto.MIMEHeader) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.count++; i.count > maxInterim {
+		return errInterimFlood
+	}
 	if i.done || code == http.StatusContinue || !i.c.in.ProtoAtLeast(1, 1) {
 		return nil
 	}
 	h := http.Header(header)
 	removeOwn(h)
 	removeHop(h)
+	i.c.echo.header(h)
 	if !i.keepLinks {
 		i.c.turnBack(h)
 	}

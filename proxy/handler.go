@@ -11,6 +11,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -39,6 +40,18 @@ type Grants interface {
 	// refused, refreshing at most once for all that ask. It returns
 	// tokenstore.ErrNotRenewed where the refusal may as well be passed on.
 	Renew(ctx context.Context, id string, refused uint64) (*tokenstore.Grant, error)
+	// Watch returns what is closed once the connection is no longer usable. stop
+	// has to be called at the end.
+	Watch(id string) (ended <-chan struct{}, stop func())
+}
+
+// Audit is the log of who did what.
+type Audit interface {
+	// Record writes events. They are on disk when it returns nil.
+	Record(ctx context.Context, events ...tokenstore.Event) error
+	// Refused writes an event of what was refused, before it returns, unless
+	// there are too many of its like.
+	Refused(ctx context.Context, e tokenstore.Event)
 }
 
 // Upstream is where the connections of one integration lead, and how their
@@ -57,13 +70,19 @@ type Upstream struct {
 // Config is what a Handler or a Transport is made of.
 type Config struct {
 	Grants Grants
-	// Upstream returns the upstream of an integration, and false for one that
-	// is not configured. It is asked for every request and must not block.
-	Upstream func(integration string) (*Upstream, bool)
-	// Keys open the proxy. Required unless Open.
-	Keys []guard.Key
+	// Upstream returns the upstream of a connection, or as a code why there is
+	// none: tokenstore.ReasonIntegrationMissing or ReasonInvalidParameter. It is
+	// asked for every request and must not block.
+	Upstream func(g *tokenstore.Grant) (up *Upstream, reason string)
+	// Clients may call the proxy. Required unless Open.
+	Clients []Client
 	// APIKeys are known so that a caller that uses one here can be told.
 	APIKeys []guard.Key
+	// Brake slows down those that send wrong keys. Default: one of its own.
+	Brake *guard.Brake
+	// Audit gets the calls that were refused, and the first of each token
+	// generation by each client. Optional.
+	Audit Audit
 	// Open asks for no key on a unix socket, nor where both ends of the TCP
 	// connection are on loopback and nothing says that a proxy is between.
 	Open bool
@@ -80,6 +99,9 @@ type Config struct {
 	// wrote them. By default those that point at its API are turned back to
 	// this proxy.
 	KeepLinks bool
+	// Scrub masks the token where an upstream echoes it in a header or in the
+	// first MiB of a text.
+	Scrub bool
 	// Spool is how many bytes of a request body are kept, so that it can be
 	// sent again after a 401. Default: 1 MiB.
 	Spool int64
@@ -95,8 +117,9 @@ type Config struct {
 
 // Handler is the proxy. It is safe for concurrent use.
 type Handler struct {
-	cfg    Config
-	logger *zap.Logger
+	cfg     Config
+	logger  *zap.Logger
+	tunnels tunnels
 }
 
 // New returns a Handler, or an error for a Config that can't work.
@@ -104,12 +127,20 @@ func New(cfg Config) (*Handler, error) {
 	switch {
 	case cfg.Grants == nil || cfg.Upstream == nil || cfg.Transport == nil:
 		return nil, errors.New("proxy: Grants, Upstream and Transport are required")
-	case len(cfg.Keys) == 0 && !cfg.Open:
+	case len(cfg.Clients) == 0 && !cfg.Open:
 		return nil, errors.New("proxy: no key is configured, and it is not open")
 	case cfg.Spool < 0:
 		return nil, errors.New("proxy: the spool can't be negative")
 	case cfg.Prefix != "" && (!strings.HasPrefix(cfg.Prefix, "/") || strings.HasSuffix(cfg.Prefix, "/")):
 		return nil, errors.New("proxy: the prefix must begin with a slash and not end with one")
+	}
+	for i := range cfg.Clients {
+		if err := cfg.Clients[i].Check(); err != nil {
+			return nil, fmt.Errorf("proxy: client %s: %w", cfg.Clients[i].Key.Name, err)
+		}
+	}
+	if cfg.Brake == nil {
+		cfg.Brake = guard.NewBrake()
 	}
 	if cfg.Spool == 0 {
 		cfg.Spool = defaultSpool
@@ -122,7 +153,11 @@ func New(cfg Config) (*Handler, error) {
 
 // call is one request on its way.
 type call struct {
-	in       *http.Request // as the app sent it
+	in       *http.Request    // as the app sent it
+	who      tokenstore.Actor // less its address
+	client   *Client          // whose key it is; nil where none is asked for
+	id       string           // the connection that it names
+	reason   string           // why it was refused, where that is more than the answer says
 	grant    *tokenstore.Grant
 	upstream *Upstream
 	target   *url.URL // where it goes
@@ -131,7 +166,8 @@ type call struct {
 	// base is the URL under which the app reaches this upstream's API, for
 	// links: http://127.0.0.1:9080/github.
 	base  string
-	links int // bytes of links that were looked at, see maxLinks
+	links int       // bytes of links that were looked at, see maxLinks
+	echo  *scrubber // nil where nothing is masked
 }
 
 // ServeHTTP implements http.Handler.
@@ -140,8 +176,9 @@ type call struct {
 // nobody is left to answer, since only a connection cut says so.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	c, problem := h.accept(r)
-	if problem != nil {
+	c := &call{in: r}
+	if problem := h.accept(c); problem != nil {
+		h.noteRefusal(c, problem)
 		if r.Context().Err() != nil {
 			panic(http.ErrAbortHandler)
 		}
@@ -151,91 +188,99 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status := h.forward(w, r, c)
 	if entry := h.logger.Check(zap.DebugLevel, "request proxied"); entry != nil {
 		entry.Write(zap.String("connection_id", c.grant.ConnectionID), zap.String("integration", c.grant.Integration),
-			zap.Int("status", status), zap.Duration("duration", time.Since(start)))
+			zap.Int("status", status), zap.Duration("duration", time.Since(start)), zap.Int("tokens_masked", c.echo.found()))
 	}
 }
 
 // accept decides whether a request may pass, and has its token in hand before
 // anything is sent.
-func (h *Handler) accept(r *http.Request) (*call, *guard.Problem) {
+func (h *Handler) accept(c *call) *guard.Problem {
+	r := c.in
 	if p := h.cfg.Local.Check(r); p != nil {
-		return nil, p
+		return p
 	}
 	if p := checkMethod(r.Method); p != nil {
-		return nil, p
+		return p
 	}
 	rt, p := h.route(r)
 	if p != nil {
-		return nil, p
+		return p
 	}
-	c, p := h.open(r, rt.id)
-	if p != nil {
-		return nil, p
+	if p := h.open(c, rt.id); p != nil {
+		return p
 	}
 	if c.target, p = rt.target(c.upstream, r.Header["Lanyard-Host"]); p != nil {
-		return nil, p
+		return p
 	}
-	c.in = r
 	c.base = "http://" + r.Host + rt.prefix
 	if r.TLS != nil {
 		c.base = "https://" + r.Host + rt.prefix
 	}
-	return c, h.fetchToken(r.Context(), c)
+	return h.fetchToken(c)
 }
 
-// open finds the connection that r names, by its path or otherwise, if the
-// caller may use it.
-func (h *Handler) open(r *http.Request, pathID string) (*call, *guard.Problem) {
-	who, p := readCaller(r.Header, pathID)
+// open finds the connection that the request names, by its path or otherwise,
+// if the caller may use it.
+func (h *Handler) open(c *call, pathID string) *guard.Problem {
+	named, p := readCaller(c.in.Header, pathID)
 	if p != nil {
-		return nil, p
+		return p
 	}
-	if p := h.authorize(r, who.key); p != nil {
-		return nil, p
+	c.id, c.spare = named.id, named.spare
+	if p := h.authorize(c, named.key); p != nil {
+		return p
 	}
-	if who.id == "" {
-		return nil, problemConnectionRequired()
+	if c.id == "" {
+		return problemConnectionRequired()
 	}
-	c, p := h.find(r.Context(), who.id)
-	if p != nil {
-		return nil, p
+	if p := h.find(c); p != nil {
+		return p
 	}
-	c.spare = who.spare
 	// A header like X-Api-Key names a connection only where it is this
 	// provider's own place for a credential.
-	if who.slot != "" && who.slot != http.CanonicalHeaderKey(c.upstream.Header) {
-		return nil, problemConnectionRequired()
+	if named.slot != "" && named.slot != http.CanonicalHeaderKey(c.upstream.Header) {
+		return problemConnectionRequired()
 	}
-	return c, nil
+	return nil
 }
 
 // find looks the connection up and refuses one that can't be used.
-func (h *Handler) find(ctx context.Context, id string) (*call, *guard.Problem) {
-	if !tokenstore.IsID(id) {
-		return nil, problemNotFound()
+func (h *Handler) find(c *call) *guard.Problem {
+	if !tokenstore.IsID(c.id) {
+		return problemNotFound()
 	}
-	g, err := h.cfg.Grants.Find(ctx, id)
+	ctx := c.in.Context()
+	g, err := h.cfg.Grants.Find(ctx, c.id)
 	if err != nil {
-		return nil, h.problemOf(ctx, err, &tokenstore.Grant{ConnectionID: id})
+		return h.problemOf(ctx, err, &tokenstore.Grant{ConnectionID: c.id})
 	}
-	if h.cfg.Integration != "" && g.Integration != h.cfg.Integration {
-		return nil, problemNotFound()
+	c.grant = g
+	if c.reason = c.client.allows(g); c.reason == "" && h.cfg.Integration != "" && g.Integration != h.cfg.Integration {
+		c.reason = "integration_not_allowed"
 	}
-	up, ok := h.cfg.Upstream(g.Integration)
-	if !ok {
-		return nil, problemIntegrationMissing()
+	if c.reason != "" {
+		// The store is asked as it is for a connection that is not there, so
+		// that the time doesn't tell one from the other.
+		_, _ = h.cfg.Grants.Find(ctx, tokenstore.NewID())
+		return problemNotFound()
 	}
-	if p := h.unusable(ctx, g); p != nil {
-		return nil, p
+	up, reason := h.cfg.Upstream(g)
+	if reason != "" {
+		return problemNoUpstream(reason)
 	}
-	return &call{grant: g, upstream: up}, nil
+	c.upstream = up
+	return h.unusable(ctx, g)
 }
 
-// fetchToken replaces the grant of c by one whose token can be sent.
-func (h *Handler) fetchToken(ctx context.Context, c *call) *guard.Problem {
-	g, err := h.cfg.Grants.Token(ctx, c.grant)
+// fetchToken replaces the grant of c by one whose token can be sent, if the
+// client may send this at all.
+func (h *Handler) fetchToken(c *call) *guard.Problem {
+	if c.reason = c.client.allowsCall(c.in, c.target, c.upstream); c.reason != "" {
+		return problemNotAllowed()
+	}
+	g, err := h.cfg.Grants.Token(c.in.Context(), c.grant)
 	if err != nil {
-		return h.problemOf(ctx, err, c.grant)
+		return h.problemOf(c.in.Context(), err, c.grant)
 	}
 	c.grant = g
 	return nil

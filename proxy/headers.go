@@ -54,7 +54,7 @@ func removeNamed(h http.Header, connection []string) {
 // is not carried that way: its requests would pass by all that is checked here.
 func upgrade(h http.Header) string {
 	protocol := h.Get("Upgrade")
-	if len(h["Upgrade"]) != 1 || strings.HasPrefix(strings.ToLower(protocol), "h2c") || !hasToken(h["Connection"], "upgrade") {
+	if len(h["Upgrade"]) != 1 || strings.Contains(strings.ToLower(protocol), "h2c") || !hasToken(h["Connection"], "upgrade") {
 		return ""
 	}
 	return protocol

@@ -49,6 +49,30 @@ type fakeGrants struct {
 	refused  []uint64 // the generations that Renew was asked for
 	renewals int      // how many refreshes that made
 	onRenew  func()
+	uses     map[uint64]*tokenstore.Uses // :: generation → who has used it
+	asked    []string                    // the IDs that Find was asked for
+	watched  map[string][]chan struct{}  // :: connection ID → what end closes
+}
+
+func (f *fakeGrants) Watch(id string) (ended <-chan struct{}, stop func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := make(chan struct{})
+	if f.watched == nil {
+		f.watched = map[string][]chan struct{}{}
+	}
+	f.watched[id] = append(f.watched[id], c)
+	return c, func() {}
+}
+
+// end tells those who watch a connection that it is no longer usable.
+func (f *fakeGrants) end(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.watched[id] {
+		close(c)
+	}
+	delete(f.watched, id)
 }
 
 func newGrants() *fakeGrants {
@@ -73,6 +97,7 @@ func (f *fakeGrants) set(change func(*tokenstore.Grant)) {
 func (f *fakeGrants) Find(_ context.Context, id string) (*tokenstore.Grant, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.asked = append(f.asked, id)
 	g, ok := f.grants[id]
 	switch {
 	case f.findErr != nil:
@@ -103,6 +128,7 @@ func (f *fakeGrants) Renew(_ context.Context, id string, refused uint64) (*token
 	if g.Token.Generation == refused {
 		f.renewals++
 		g.Token = tokenstore.Token{AccessToken: secret.New(token(refused + 1)), Generation: refused + 1}
+		g.Uses = f.uses[refused+1]
 		f.grants[id] = g
 	}
 	return &g, nil
@@ -167,9 +193,14 @@ func newConfig(t *testing.T, api string, changes ...change) (proxy.Config, *rig)
 	r := &rig{grants: newGrants(), upstream: base, logged: &syncBuffer{}}
 	up := &proxy.Upstream{Integration: "acme", API: base, Header: "Authorization", Prefix: "Bearer "}
 	cfg := proxy.Config{
-		Grants:    r.grants,
-		Upstream:  func(name string) (*proxy.Upstream, bool) { return up, name == "acme" },
-		Keys:      []guard.Key{{Name: "app", Value: secret.New(clientKey)}},
+		Grants: r.grants,
+		Upstream: func(g *tokenstore.Grant) (*proxy.Upstream, string) {
+			if g.Integration != "acme" {
+				return nil, tokenstore.ReasonIntegrationMissing
+			}
+			return up, ""
+		},
+		Clients:   []proxy.Client{{Key: guard.Key{Name: "app", Value: secret.New(clientKey)}}},
 		APIKeys:   []guard.Key{{Name: "api", Value: secret.New(apiKey)}},
 		Transport: transport,
 		ConnectURL: func(_ context.Context, g *tokenstore.Grant) string {

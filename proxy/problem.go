@@ -58,12 +58,24 @@ func problemNotFound() *guard.Problem {
 	}
 }
 
-func problemIntegrationMissing() *guard.Problem {
+// problemNotAllowed answers a client that is limited in its methods or paths.
+func problemNotAllowed() *guard.Problem {
 	return &guard.Problem{
+		Status: http.StatusForbidden, Code: "not_allowed",
+		Detail: "This client key may not use this method or path, or asks for another one in a header (X-HTTP-Method-Override and the like).",
+	}
+}
+
+func problemNoUpstream(reason string) *guard.Problem {
+	p := &guard.Problem{
 		Status: http.StatusConflict, Code: "connection_not_active",
 		Detail: "The connection's integration is not in Lanyard's configuration.",
-		Extra:  map[string]any{"reason": tokenstore.ReasonIntegrationMissing},
+		Extra:  map[string]any{"reason": reason},
 	}
+	if reason == tokenstore.ReasonInvalidParameter {
+		p.Detail = "The connection's parameters are not of the form that its integration's URLs have now."
+	}
+	return p
 }
 
 // unusable returns the problem of a connection that has no live credential.
@@ -164,7 +176,7 @@ func (h *Handler) problemEnded(ctx context.Context, err error, g *tokenstore.Gra
 	if errors.Is(err, tokenstore.ErrReconnect) {
 		return h.problemReconnect(ctx, g)
 	}
-	return problemIntegrationMissing()
+	return problemNoUpstream(tokenstore.ReasonIntegrationMissing)
 }
 
 func problemUnavailable(err *tokenstore.UnavailableError) *guard.Problem {

@@ -12,8 +12,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/coder/websocket"
-
 	"github.com/lanyard-proxy/lanyard/proxy"
 	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
@@ -146,62 +144,6 @@ func TestMemoryStaysFlat(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if grown := int64(after.Sys) - int64(before.Sys); grown > 64<<20 {
 		t.Errorf("memory grew by %d MiB", grown>>20)
-	}
-}
-
-func TestWebSocket(t *testing.T) {
-	chat := func(w http.ResponseWriter, r *http.Request) {
-		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"chat"}})
-		if err != nil {
-			t.Errorf("accepting: %v", err)
-			return
-		}
-		defer conn.CloseNow()
-		conn.SetReadLimit(1 << 21)
-		for {
-			kind, message, err := conn.Read(r.Context())
-			if err != nil {
-				return
-			}
-			_ = conn.Write(r.Context(), kind, message)
-		}
-	}
-	for name, upstream := range map[string]http.HandlerFunc{"at once": chat, "after a 401": revoked(chat)} {
-		t.Run(name, func(t *testing.T) {
-			r := newRig(t, upstream)
-			conn, res, err := websocket.Dial(t.Context(), r.proxy.URL+"/ws", &websocket.DialOptions{
-				HTTPClient: r.client, Subprotocols: []string{"chat"},
-				HTTPHeader: http.Header{"Authorization": {"Bearer " + clientKey + "." + connID}},
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.CloseNow()
-			if conn.Subprotocol() != "chat" || res.Header.Get("Server") != "" {
-				t.Errorf("handshake = %v", res.Header)
-			}
-			conn.SetReadLimit(1 << 21)
-			for _, message := range [][]byte{[]byte("hello"), noise(1 << 20)} {
-				if err := conn.Write(t.Context(), websocket.MessageBinary, message); err != nil {
-					t.Fatal(err)
-				}
-				if _, got, err := conn.Read(t.Context()); err != nil || !bytes.Equal(got, message) {
-					t.Errorf("echo of %d bytes = %d bytes, %v", len(message), len(got), err)
-				}
-			}
-			if err := conn.Close(websocket.StatusNormalClosure, ""); err != nil {
-				t.Errorf("closing: %v", err)
-			}
-		})
-	}
-}
-
-// A switch that the upstream refuses is an answer like any other.
-func TestRefusedUpgrade(t *testing.T) {
-	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusUpgradeRequired) })
-	res := r.raw(t, "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+slotLine+"\r\n")
-	if body, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusUpgradeRequired || string(body) != "no\n" {
-		t.Errorf("answer = %d %q", res.StatusCode, body)
 	}
 }
 

@@ -71,6 +71,13 @@ func (h *Handler) attempt(out *http.Request, c *call) (*http.Response, error) {
 		// upstream had closed before it read anything.
 		req.GetBody = begin
 	}
+	h.noteUse(c)
+	if h.cfg.Scrub {
+		if c.echo == nil {
+			c.echo = new(scrubber)
+		}
+		c.echo.add(c.grant.Token.AccessToken)
+	}
 	res, err := h.cfg.Transport.RoundTrip(req)
 	if err != nil {
 		return nil, err
@@ -102,8 +109,9 @@ func NewTransport(cfg Config) (*Transport, error) {
 
 // RoundTrip implements http.RoundTripper.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	c, problem := t.accept(req)
-	if problem != nil {
+	c := &call{in: req}
+	if problem := t.accept(c); problem != nil {
+		t.h.noteRefusal(c, problem)
 		if err := req.Context().Err(); err != nil {
 			return nil, err
 		}
@@ -126,26 +134,26 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-func (t *Transport) accept(req *http.Request) (*call, *guard.Problem) {
+func (t *Transport) accept(c *call) *guard.Problem {
+	req := c.in
 	if p := t.h.cfg.Local.CheckOrigin(req); p != nil {
-		return nil, p
+		return p
 	}
 	if p := checkMethod(req.Method); p != nil {
-		return nil, p
+		return p
 	}
-	c, p := t.h.open(req, "")
-	if p != nil {
-		return nil, p
+	if p := t.h.open(c, ""); p != nil {
+		return p
 	}
 	u := *req.URL
 	if u.Scheme == "" {
 		u.Scheme = c.upstream.API.Scheme
 	}
 	if !mayReach(c.upstream, u.Scheme, u.Host) {
-		return nil, problemHost()
+		return problemHost()
 	}
-	c.in, c.target = req, &u
-	return c, t.h.fetchToken(req.Context(), c)
+	c.target = &u
+	return t.h.fetchToken(c)
 }
 
 // mayReach reports whether a credential for up may go to this host.

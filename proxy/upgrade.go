@@ -4,45 +4,130 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"sync"
 )
 
+// tunnels are the connections of a Handler that switched to another protocol.
+// Nobody else knows of them: a server that is shut down lets go of them.
+type tunnels struct {
+	mu   sync.Mutex
+	open map[*call]*tunnelEnd // guarded by mu
+	// left is set once the Handler is no longer in force; kept are the clients
+	// of the one that is.
+	left bool     // guarded by mu
+	kept []Client // guarded by mu
+}
+
+// tunnelEnd ends a tunnel and tells when it has ended.
+type tunnelEnd struct {
+	cancel context.CancelFunc
+	over   chan struct{}
+}
+
+// enter notes a tunnel. It reports false if there may be none for c any more.
+func (t *tunnels) enter(c *call, end *tunnelEnd) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.left && !c.allowedBy(t.kept) {
+		return false
+	}
+	if t.open == nil {
+		t.open = map[*call]*tunnelEnd{}
+	}
+	t.open[c] = end
+	return true
+}
+
+func (t *tunnels) leave(c *call) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.open, c)
+}
+
+// EndTunnels is for a Handler that is no longer in force: its tunnels go on,
+// but for those that none of these clients, which are in force now, could have
+// asked for with the key they were asked for with. It returns when those have
+// ended. A tunnel that no key was asked for ends.
+func (h *Handler) EndTunnels(kept []Client) {
+	t := &h.tunnels
+	t.mu.Lock()
+	t.left, t.kept = true, kept
+	var ends []*tunnelEnd
+	for c, end := range t.open {
+		if !c.allowedBy(kept) {
+			ends = append(ends, end)
+		}
+	}
+	t.mu.Unlock()
+	for _, end := range ends {
+		end.cancel()
+	}
+	for _, end := range ends {
+		<-end.over
+	}
+}
+
+// allowedBy reports whether one of these clients has the key of c and may do
+// what c does.
+func (c *call) allowedBy(clients []Client) bool {
+	if c.client == nil {
+		return false
+	}
+	now := match(clients, c.client.Key.Value)
+	return now != nil && now.allows(c.grant) == "" && now.allowsCall(c.in, c.target, c.upstream) == ""
+}
+
 // tunnel carries a connection that switched to another protocol (RFC 9110
-// section 7.8), until both sides have ended or one has failed.
-func tunnel(ctx context.Context, rc *http.ResponseController, c *call, res *http.Response) {
+// section 7.8), until both sides have ended, one has failed, or the caller may
+// use the connection no longer.
+func (h *Handler) tunnel(rc *http.ResponseController, c *call, res *http.Response) {
 	upstream, ok := res.Body.(io.ReadWriteCloser)
 	if !ok || !c.body.ended() { // a body would be read as the new protocol
 		panic(http.ErrAbortHandler)
 	}
+	ctx, cancel := context.WithCancel(c.in.Context())
+	end := &tunnelEnd{cancel: cancel, over: make(chan struct{})}
+	defer close(end.over)
+	defer cancel()
+	if !h.tunnels.enter(c, end) {
+		panic(http.ErrAbortHandler)
+	}
+	defer h.tunnels.leave(c)
+
+	ended, stop := h.cfg.Grants.Watch(c.grant.ConnectionID)
+	defer stop()
 	app, buffered, err := rc.Hijack()
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	defer func() { _ = app.Close() }()
-	stop := context.AfterFunc(ctx, func() {
+	var work sync.WaitGroup
+	defer work.Wait()
+	defer cancel()
+	work.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-ended:
+		}
 		_ = upstream.Close()
 		_ = app.Close()
 	})
-	defer stop()
-
 	header := *res
 	header.Body = nil // it is the connection, not a body to be written
 	if header.Write(buffered) != nil || buffered.Flush() != nil {
 		return
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	fromUpstream := make(chan struct{})
+	work.Go(func() {
+		defer close(fromUpstream)
 		if !copyHalf(app, upstream) {
-			_ = upstream.Close()
-			_ = app.Close()
+			cancel()
 		}
-	}()
+	})
 	// What the app sent too early is in the reader.
 	if !copyHalf(upstream, buffered.Reader) {
-		_ = upstream.Close()
-		_ = app.Close()
+		cancel()
 	}
-	<-done
+	<-fromUpstream
 }
 
 // copyHalf copies one direction and passes its end on. It reports false if it

@@ -27,7 +27,7 @@ func BenchmarkHotPath(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	r := refresh.New(refresh.Config{Store: store, Logger: zap.NewNop(), Provider: func(string) (refresh.Provider, bool) { return nil, false }})
+	r := refresh.New(refresh.Config{Store: store, Logger: zap.NewNop(), Provider: func(string, map[string]string) (refresh.Provider, bool) { return nil, false }})
 	b.Cleanup(func() { _ = r.Close(b.Context()) })
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {

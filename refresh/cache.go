@@ -1,8 +1,8 @@
 package refresh
 
 import (
-	"context"
 	"hash/maphash"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +33,14 @@ type entry struct {
 	grant    *tokenstore.Grant // never changed; replaced as a whole, under the shard's lock
 	revision uint64
 	used     atomic.Int64 // Unix nanoseconds
+}
+
+// take makes g what is known. A generation that was known goes on being used.
+func (e *entry) take(g *tokenstore.Grant, revision uint64) {
+	if e.grant != nil && e.grant.Token.Generation == g.Token.Generation {
+		g.Uses = e.grant.Uses
+	}
+	e.grant, e.revision = g, revision
 }
 
 func newCache(size int) *cache {
@@ -107,7 +115,7 @@ func (c *cache) load(conn *tokenstore.Connection, epoch uint64) *tokenstore.Gran
 	defer s.mu.Unlock()
 	if s.epoch == epoch {
 		e := s.keep(conn.ID, c.limit)
-		e.grant, e.revision = g, conn.Revision
+		e.take(g, conn.Revision)
 		e.used.Store(wallNow().UnixNano())
 	}
 	return g
@@ -125,7 +133,7 @@ func (c *cache) put(conn *tokenstore.Connection) *tokenstore.Grant {
 		return g // not in use: the next request reads it
 	}
 	if conn.Revision >= e.revision { // two writes may report in either order
-		e.grant, e.revision = g, conn.Revision
+		e.take(g, conn.Revision)
 	}
 	return g
 }
@@ -164,37 +172,11 @@ func (s *shard) keep(id string, limit int) *entry {
 
 func grantOf(c *tokenstore.Connection) *tokenstore.Grant {
 	g := &tokenstore.Grant{
-		ConnectionID: c.ID, Integration: c.Integration, UserID: c.UserID,
+		ConnectionID: c.ID, Integration: c.Integration, UserID: c.UserID, Params: maps.Clone(c.Params),
 		Status: c.Status, StatusReason: c.StatusReason, Disabled: c.Disabled, Token: c.Token.Clone(),
-		Renewable: !c.Token.RefreshToken.IsZero(),
-		SeenAt:    time.Now(), SeenWall: wallNow().Round(0),
+		Renewable: !c.Token.RefreshToken.IsZero(), Uses: new(tokenstore.Uses),
+		SeenAt: time.Now(), SeenWall: wallNow().Round(0),
 	}
 	g.Token.RefreshToken = secret.String{}
 	return g
-}
-
-// watched is the store with the cache kept right on every write. A write that
-// has begun is seen through, whoever loses patience: one that succeeds unseen
-// would leave an old grant in the cache.
-type watched struct {
-	tokenstore.Store
-	cache *cache
-}
-
-// UpdateConnection implements tokenstore.Store.
-func (w watched) UpdateConnection(ctx context.Context, id string, change func(*tokenstore.Connection) error) (tokenstore.Connection, error) {
-	c, err := w.Store.UpdateConnection(context.WithoutCancel(ctx), id, change)
-	if err != nil {
-		w.cache.drop(id)
-		return c, err
-	}
-	w.cache.put(&c)
-	return c, nil
-}
-
-// DeleteConnection implements tokenstore.Store.
-func (w watched) DeleteConnection(ctx context.Context, id string) (tokenstore.Connection, error) {
-	c, err := w.Store.DeleteConnection(context.WithoutCancel(ctx), id)
-	w.cache.drop(id)
-	return c, err
 }

@@ -127,7 +127,7 @@ func TestReconnectedBeforeExpiryIsStored(t *testing.T) {
 				t.Error(err)
 			}
 		}}
-		ref := refresh.New(refresh.Config{Store: st, Logger: zap.NewNop(), Provider: func(string) (refresh.Provider, bool) { return r.prov, true }})
+		ref := refresh.New(refresh.Config{Store: st, Logger: zap.NewNop(), Provider: func(string, map[string]string) (refresh.Provider, bool) { return r.prov, true }})
 		defer func() { _ = ref.Close(t.Context()) }()
 		time.Sleep(tokenLife)
 		g, err := ref.Find(t.Context(), r.id)
@@ -160,7 +160,7 @@ func TestRenewLooksAtTheNewerToken(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRig(t)
-				if err := r.Refresh(t.Context(), r.id); err != nil {
+				if err := r.Refresh(t.Context(), r.id, operator); err != nil {
 					t.Fatal(err)
 				}
 				if tt.change != nil {
@@ -238,7 +238,7 @@ func TestLateToken(t *testing.T) {
 					t.Error("Late() with nothing under way")
 				}
 				r.prov.delay = 5 * time.Second
-				go func() { _ = r.Refresh(t.Context(), r.id) }()
+				go func() { _ = r.Refresh(t.Context(), r.id, operator) }()
 				synctest.Wait()
 				late := r.Late(r.id)
 				if err := end(r); err != nil {
@@ -255,7 +255,7 @@ func TestLateToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // one that comes in time is not late
 		r := newRig(t)
 		r.prov.delay = 5 * time.Second
-		go func() { _ = r.Refresh(t.Context(), r.id) }()
+		go func() { _ = r.Refresh(t.Context(), r.id, operator) }()
 		synctest.Wait()
 		if _, came := r.Late(r.id)(t.Context()); came {
 			t.Error("a token that was stored is late")

@@ -36,7 +36,7 @@ func (r *Refresher) Resolve(ctx context.Context, id string) {
 	default:
 		return
 	}
-	if _, err := r.join(grantOf(&c), c.Token.Generation, why); err != nil {
+	if _, err := r.join(grantOf(&c), c.Token.Generation, why, itself); err != nil {
 		r.rest(id, wallNow().Add(lookPause))
 	}
 }
@@ -91,7 +91,7 @@ func (r *Refresher) RenewAhead() {
 		if full[g.Integration] {
 			continue
 		}
-		_, err := r.join(g, g.Token.Generation, sweepRenewal)
+		_, err := r.join(g, g.Token.Generation, sweepRenewal, itself)
 		if errors.Is(err, errBusy) || errors.Is(err, errEndpointDown) || errors.Is(err, tokenstore.ErrNotActive) {
 			full[g.Integration] = true
 		}

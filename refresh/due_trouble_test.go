@@ -37,7 +37,7 @@ func TestSweepOfAGoneIntegration(t *testing.T) {
 		f := newFleet(t, 1000, tokenLife, end)
 		s := &faultyStore{Store: f.store}
 		gone, asked := false, 0
-		f.over(s, func(string) (refresh.Provider, bool) {
+		f.over(s, func(string, map[string]string) (refresh.Provider, bool) {
 			asked++
 			return end, !gone
 		})
@@ -124,7 +124,7 @@ func TestRecoverOfASlowIntegration(t *testing.T) {
 		slow, fast := newEndpoint(), newEndpoint()
 		slow.concurrency, slow.interval = 1, 10*time.Second
 		f := newFleet(t, 100, -time.Minute, slow)
-		f.over(nil, func(integration string) (refresh.Provider, bool) {
+		f.over(nil, func(integration string, _ map[string]string) (refresh.Provider, bool) {
 			if integration == "fast" {
 				return fast, true
 			}

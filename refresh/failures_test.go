@@ -42,7 +42,7 @@ func TestUnknownOutcomeWithoutAnEnd(t *testing.T) {
 			r := newRig(t, func(c *tokenstore.Connection) { c.Token.ExpiresAt = time.Time{} })
 			r.prov.script = []step{{sendErr: unknown()}}
 			for range 3 {
-				if err := r.Refresh(t.Context(), r.id); err == nil {
+				if err := r.Refresh(t.Context(), r.id, operator); err == nil {
 					t.Fatal("Refresh() = nil after an unknown outcome")
 				}
 				r.wantToken("at-0")
@@ -109,7 +109,7 @@ func TestValidTokenOutlastsTheStore(t *testing.T) {
 		r := newRig(t)
 		ref := refresh.New(refresh.Config{
 			Store: &gone{Store: r.store}, Logger: zap.NewNop(),
-			Provider: func(string) (refresh.Provider, bool) { return r.prov, true },
+			Provider: func(string, map[string]string) (refresh.Provider, bool) { return r.prov, true },
 		})
 		defer func() { _ = ref.Close(t.Context()) }()
 		if _, err := ref.Find(t.Context(), r.id); err != nil {
@@ -156,7 +156,7 @@ func (*down) Pace() (concurrency int, interval time.Duration) { return 1, 0 }
 func TestBackOffOfManyConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, d := memstore.New(), &down{calls: map[string]int{}}
-		r := refresh.New(refresh.Config{Store: store, Logger: zap.NewNop(), Provider: func(string) (refresh.Provider, bool) { return d, true }})
+		r := refresh.New(refresh.Config{Store: store, Logger: zap.NewNop(), Provider: func(string, map[string]string) (refresh.Provider, bool) { return d, true }})
 		defer func() { _ = r.Close(t.Context()) }()
 		ids := make([]string, 4500)
 		for i := range ids {
@@ -202,7 +202,7 @@ func TestResolveIsQuietWhileItWaits(t *testing.T) {
 		})
 		r.prov.script = []step{{parse: &tokenstore.RefusalError{Kind: tokenstore.RefusedForNow, Status: 429, RetryAfter: 15 * time.Minute}}}
 		core, logs := observer.New(zap.DebugLevel)
-		ref := refresh.New(refresh.Config{Store: r.store, Logger: zap.New(core), Provider: func(string) (refresh.Provider, bool) { return r.prov, true }})
+		ref := refresh.New(refresh.Config{Store: r.store, Logger: zap.New(core), Provider: func(string, map[string]string) (refresh.Provider, bool) { return r.prov, true }})
 		defer func() { _ = ref.Close(t.Context()) }()
 		for range 400 {
 			ref.Resolve(t.Context(), r.id)

@@ -140,7 +140,7 @@ func newFleet(t *testing.T, n int, left time.Duration, end *endpoint) *fleet {
 	}
 	f.Refresher = refresh.New(refresh.Config{
 		Store: f.store, Logger: zap.NewNop(),
-		Provider: func(string) (refresh.Provider, bool) { return f.end, true },
+		Provider: func(string, map[string]string) (refresh.Provider, bool) { return f.end, true },
 	})
 	t.Cleanup(func() { _ = f.Close(context.Background()) })
 	return f

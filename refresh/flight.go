@@ -57,6 +57,8 @@ type work struct {
 // only while the store can't write.
 type flight struct {
 	turn   *turn // its way to the token endpoint
+	of     *tokenstore.Grant
+	by     tokenstore.Actor // who had it begin
 	done   chan struct{}
 	landed bool              // the flight's own goroutine's
 	grant  *tokenstore.Grant // after done
@@ -76,7 +78,7 @@ func (f *flight) land(g *tokenstore.Grant, err error) {
 
 // renewBehind starts a renewal that nobody waits for, if it may start.
 func (r *Refresher) renewBehind(g *tokenstore.Grant) {
-	_, err := r.join(g, g.Token.Generation, aheadRenewal)
+	_, err := r.join(g, g.Token.Generation, aheadRenewal, itself)
 	if err != nil && r.cfg.Logger.Core().Enabled(zap.DebugLevel) {
 		r.cfg.Logger.Debug("refresh put off", zap.String("connection_id", g.ConnectionID), zap.Error(err))
 	}
@@ -84,10 +86,12 @@ func (r *Refresher) renewBehind(g *tokenstore.Grant) {
 
 // renew starts or joins the flight of g's connection, whose generation seen is
 // no good, and waits for it.
-func (r *Refresher) renew(ctx context.Context, g *tokenstore.Grant, seen uint64, why reason) (*tokenstore.Grant, error) {
+func (r *Refresher) renew(
+	ctx context.Context, g *tokenstore.Grant, seen uint64, why reason, by tokenstore.Actor,
+) (*tokenstore.Grant, error) {
 	var before *flight
 	for {
-		f, err := r.join(g, seen, why)
+		f, err := r.join(g, seen, why, by)
 		if err != nil {
 			return nil, err
 		}
@@ -155,8 +159,8 @@ func (r *Refresher) Late(id string) func(ctx context.Context) (tokenstore.Token,
 // endpoint is down, ErrNotRenewed for the second forced renewal within
 // forcedPause, ErrNotActive without a provider, and errBusy to one that nobody
 // waits for.
-func (r *Refresher) join(g *tokenstore.Grant, seen uint64, why reason) (*flight, error) {
-	p, ok := r.cfg.Provider(g.Integration)
+func (r *Refresher) join(g *tokenstore.Grant, seen uint64, why reason, by tokenstore.Actor) (*flight, error) {
+	p, ok := r.cfg.Provider(g.Integration, g.Params)
 	if !ok {
 		return nil, fmt.Errorf("refresh: integration %q is not configured: %w", g.Integration, tokenstore.ErrNotActive)
 	}
@@ -191,7 +195,7 @@ func (r *Refresher) join(g *tokenstore.Grant, seen uint64, why reason) (*flight,
 	}
 	r.tidy(now)
 	r.work[g.ConnectionID] = w
-	f := &flight{turn: t, done: make(chan struct{}), over: make(chan struct{})}
+	f := &flight{turn: t, of: g, by: by, done: make(chan struct{}), over: make(chan struct{})}
 	w.flight, w.provider = f, p
 	r.flights.Go(func() { r.fly(f, g.ConnectionID, seen, why) })
 	return f, nil
@@ -234,7 +238,9 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 	case failed && (errors.Is(un.Cause, errEndpointDown) || un == errClosing):
 		// Not this connection's failure: the lane refuses the next one itself.
 	case failed:
-		w.failures++
+		if w.failures++; w.failures == 1 {
+			r.tellFailure(f, un.Cause)
+		}
 		w.cause = un.Cause
 		wait := max(un.RetryAfter, backOff(w.failures))
 		if storeFailed(un.Cause) {

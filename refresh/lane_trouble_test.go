@@ -17,7 +17,7 @@ import (
 
 // over makes the fleet's Refresher anew, over another store or with other
 // providers. A nil one stays as it was.
-func (f *fleet) over(s tokenstore.Store, providers func(string) (refresh.Provider, bool)) {
+func (f *fleet) over(s tokenstore.Store, providers func(string, map[string]string) (refresh.Provider, bool)) {
 	f.t.Helper()
 	if err := f.Close(context.Background()); err != nil {
 		f.t.Fatal(err)
@@ -26,7 +26,7 @@ func (f *fleet) over(s tokenstore.Store, providers func(string) (refresh.Provide
 		s = f.store
 	}
 	if providers == nil {
-		providers = func(string) (refresh.Provider, bool) { return f.end, true }
+		providers = func(string, map[string]string) (refresh.Provider, bool) { return f.end, true }
 	}
 	f.Refresher = refresh.New(refresh.Config{Store: s, Logger: zap.NewNop(), Provider: providers})
 }
@@ -144,7 +144,7 @@ func TestConnectionsThatAlwaysFail(t *testing.T) {
 		bad  int
 	}{
 		{"called", func(f *fleet) func(string) { return func(id string) { _ = f.call(id) } }, 3},
-		{"refresh asked for", func(f *fleet) func(string) { return func(id string) { _ = f.Refresh(f.t.Context(), id) } }, 1},
+		{"refresh asked for", func(f *fleet) func(string) { return func(id string) { _ = f.Refresh(f.t.Context(), id, operator) } }, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -217,7 +217,7 @@ func TestPaceAfterReload(t *testing.T) {
 func (f *fleet) reloadable(first *endpoint) *atomic.Pointer[endpoint] {
 	now := &atomic.Pointer[endpoint]{}
 	now.Store(first)
-	f.over(nil, func(string) (refresh.Provider, bool) { return now.Load(), true })
+	f.over(nil, func(string, map[string]string) (refresh.Provider, bool) { return now.Load(), true })
 	return now
 }
 
@@ -236,7 +236,7 @@ func TestRetryAfterOutlastsOtherFailures(t *testing.T) {
 			}
 			return 0
 		}}
-		f.over(nil, func(string) (refresh.Provider, bool) { return u, true })
+		f.over(nil, func(string, map[string]string) (refresh.Provider, bool) { return u, true })
 		told := func(conn string) bool { return conn == "0" || conn == "1" || conn == "2" }
 		end.set(func(tok tokenstore.Token) error {
 			if told(number(tok)) {
@@ -331,7 +331,7 @@ func TestOldRequestsThatFail(t *testing.T) {
 			}
 			return 0
 		}}
-		f.over(nil, func(string) (refresh.Provider, bool) { return u, true })
+		f.over(nil, func(string, map[string]string) (refresh.Provider, bool) { return u, true })
 		var wg sync.WaitGroup
 		for _, id := range f.ids[:10] {
 			wg.Go(func() { _ = f.call(id) })

@@ -34,7 +34,7 @@ func (r *Refresher) redeem(ctx context.Context, f *flight, id string, seen uint6
 	if c.Token.Generation > seen {
 		return r.cache.put(&c), nil
 	}
-	p, ok := r.cfg.Provider(c.Integration)
+	p, ok := r.cfg.Provider(c.Integration, c.Params)
 	if !ok {
 		return nil, fmt.Errorf("refresh: integration %q is not configured: %w", c.Integration, tokenstore.ErrNotActive)
 	}
@@ -127,6 +127,7 @@ func (r *Refresher) expire(ctx context.Context, c *tokenstore.Connection, reason
 			return errMoved
 		}
 		cur.Expire(reason)
+		cur.Happened(tokenstore.Event{Type: tokenstore.EventExpired, Reason: reason, Actor: itself})
 		return nil
 	})
 	if err != nil {
@@ -248,6 +249,7 @@ func (r *Refresher) commit(ctx context.Context, f *flight, c *tokenstore.Connect
 				return errMoved
 			}
 			next.Generation = cur.Token.Generation + 1
+			tellRenewed(cur, &next, f.by)
 			cur.Token, cur.Intent = next, nil
 			cur.StatusReason = ""
 			cur.LastRefreshedAt = c.Intent.Answer.ReceivedAt
@@ -293,6 +295,7 @@ func (r *Refresher) dead(ctx context.Context, c *tokenstore.Connection, why reas
 			return errMoved
 		}
 		cur.LoseRefreshToken(reason)
+		cur.Happened(tokenstore.Event{Type: tokenstore.EventRefreshFailed, Reason: reason, Actor: itself})
 		return nil
 	})
 	if err != nil {

@@ -66,7 +66,7 @@ func TestDeadRefreshToken(t *testing.T) {
 			r.prov.mu.Lock()
 			r.prov.script = []step{{parse: invalidGrant()}}
 			r.prov.mu.Unlock()
-			if err := r.Refresh(t.Context(), r.id); !errors.Is(err, tokenstore.ErrReconnect) {
+			if err := r.Refresh(t.Context(), r.id, operator); !errors.Is(err, tokenstore.ErrReconnect) {
 				t.Fatalf("Refresh() = %v, want ErrReconnect", err)
 			}
 			if _, err := r.Renew(t.Context(), r.id, 2); !errors.Is(err, tokenstore.ErrReconnect) {

@@ -44,9 +44,10 @@ type Provider interface {
 // required.
 type Config struct {
 	Store tokenstore.Store
-	// Provider returns the provider of an integration, false if the
-	// configuration has no such integration now.
-	Provider func(integration string) (Provider, bool)
+	// Provider returns the provider of an integration, for connections with
+	// these parameters; false if the configuration has no such integration now,
+	// or one with other parameters. It must not block.
+	Provider func(integration string, params map[string]string) (Provider, bool)
 	Logger   *zap.Logger
 	// CacheSize is how many connections are kept in memory. Default: 100,000.
 	CacheSize int
@@ -62,9 +63,10 @@ const forcedPause = time.Minute
 
 // Refresher hands out valid tokens. Its methods are safe for concurrent use.
 type Refresher struct {
-	cfg   Config
-	cache *cache
-	store tokenstore.Store // the write-through one
+	cfg     Config
+	cache   *cache
+	store   tokenstore.Store // the write-through one
+	watches watches
 
 	ctx     context.Context //nolint:containedctx // the life of the flights, which outlive every caller
 	stop    context.CancelFunc
@@ -76,6 +78,7 @@ type Refresher struct {
 	closing bool             // guarded by mu
 	lanes   map[string]*lane // guarded by mu :: integration → the way to its token endpoint
 	work    map[string]*work // guarded by mu :: connection ID → its renewal under way, or the last one's failure
+	damaged map[string]bool  // guarded by mu :: ID of a connection whose damage was told → true
 	tidyAt  int              // guarded by mu :: how much work has to be there for the next tidying
 }
 
@@ -84,8 +87,11 @@ func New(cfg Config) *Refresher {
 	if cfg.CacheSize <= 0 {
 		cfg.CacheSize = defaultCacheSize
 	}
-	r := &Refresher{cfg: cfg, cache: newCache(cfg.CacheSize), work: map[string]*work{}, lanes: map[string]*lane{}}
-	r.store = watched{Store: cfg.Store, cache: r.cache}
+	r := &Refresher{
+		cfg: cfg, cache: newCache(cfg.CacheSize),
+		work: map[string]*work{}, lanes: map[string]*lane{}, damaged: map[string]bool{},
+	}
+	r.store = watched{Store: cfg.Store, r: r}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	return r
 }
@@ -141,13 +147,13 @@ func (r *Refresher) Token(ctx context.Context, g *tokenstore.Grant) (*tokenstore
 		return g, nil
 	}
 	if !now.Before(end) {
-		return r.renew(ctx, g, g.Token.Generation, dueRenewal)
+		return r.renew(ctx, g, g.Token.Generation, dueRenewal, itself)
 	}
 	// Inside the hard margin the old token still has seconds to live. A renewal
 	// that fails or takes too long fails no request before they are over.
 	patience, cancel := context.WithTimeout(ctx, end.Sub(now)/2)
 	defer cancel()
-	next, err := r.renew(patience, g, g.Token.Generation, dueRenewal)
+	next, err := r.renew(patience, g, g.Token.Generation, dueRenewal, itself)
 	switch {
 	case err == nil || ctx.Err() != nil:
 		return next, err
@@ -156,7 +162,7 @@ func (r *Refresher) Token(ctx context.Context, g *tokenstore.Grant) (*tokenstore
 			return g, nil
 		}
 	case patience.Err() != nil: // and they are over all the same
-		return r.renew(ctx, g, g.Token.Generation, dueRenewal)
+		return r.renew(ctx, g, g.Token.Generation, dueRenewal, itself)
 	}
 	return nil, err
 }
@@ -183,20 +189,21 @@ func (r *Refresher) Renew(ctx context.Context, id string, refused uint64) (*toke
 	if lost := !g.Renewable && g.StatusReason != ""; due || lost {
 		why = refusedRenewal // it was due anyway, or the provider won't be asked
 	}
-	next, err := r.renew(ctx, g, refused, why)
+	next, err := r.renew(ctx, g, refused, why, itself)
 	if !errors.Is(err, tokenstore.ErrReconnect) {
 		return next, err
 	}
 	// It may have been a renewal under way that knew nothing of the refusal,
 	// and left the access token to serve to its end. This is its end.
 	if cur, ferr := r.Find(ctx, id); ferr == nil && usable(cur.Status, cur.Disabled) == nil {
-		return r.renew(ctx, cur, refused, refusedRenewal)
+		return r.renew(ctx, cur, refused, refusedRenewal, itself)
 	}
 	return nil, err
 }
 
-// Refresh renews the connection's token now, whatever its age.
-func (r *Refresher) Refresh(ctx context.Context, id string) error {
+// Refresh renews the connection's token now, whatever its age, as by asks. One
+// that is under way already is waited for, and is not by's.
+func (r *Refresher) Refresh(ctx context.Context, id string, by tokenstore.Actor) error {
 	g, err := r.Find(ctx, id)
 	if err != nil {
 		return err
@@ -204,7 +211,7 @@ func (r *Refresher) Refresh(ctx context.Context, id string) error {
 	if err := usable(g.Status, g.Disabled); err != nil {
 		return err
 	}
-	_, err = r.renew(ctx, g, g.Token.Generation, askedRenewal)
+	_, err = r.renew(ctx, g, g.Token.Generation, askedRenewal, by)
 	return err
 }
 

@@ -95,7 +95,7 @@ func TestHundredRefusalsOfOneGeneration(t *testing.T) {
 		if _, err := r.Renew(t.Context(), r.id, 2); !errors.Is(err, tokenstore.ErrNotRenewed) {
 			t.Errorf("second forced renewal within a minute: %v, want ErrNotRenewed", err)
 		}
-		if err := r.Refresh(t.Context(), r.id); err != nil {
+		if err := r.Refresh(t.Context(), r.id, operator); err != nil {
 			t.Errorf("Refresh() = %v: it does not count", err)
 		}
 		time.Sleep(time.Minute)
@@ -178,7 +178,7 @@ func TestScopesStayAsGranted(t *testing.T) {
 			c.RequestedScopes = []string{"read", "write"}
 			c.Token.Scopes = []string{"read"}
 		})
-		if err := r.Refresh(t.Context(), r.id); err != nil {
+		if err := r.Refresh(t.Context(), r.id, operator); err != nil {
 			t.Fatal(err)
 		}
 		if c := r.connection(); len(c.Token.Scopes) != 1 || len(c.MissingScopes()) != 1 {
@@ -205,7 +205,7 @@ func (s *slow) Connection(ctx context.Context, id string) (tokenstore.Connection
 func TestSlowReadBringsNothingBack(t *testing.T) {
 	r := newRig(t)
 	st := &slow{Store: r.store}
-	ref := refresh.New(refresh.Config{Store: st, Logger: zap.NewNop(), Provider: func(string) (refresh.Provider, bool) { return r.prov, true }})
+	ref := refresh.New(refresh.Config{Store: st, Logger: zap.NewNop(), Provider: func(string, map[string]string) (refresh.Provider, bool) { return r.prov, true }})
 	defer func() { _ = ref.Close(t.Context()) }()
 	st.between = func() {
 		if _, err := ref.Store().DeleteConnection(t.Context(), r.id); err != nil {
@@ -252,7 +252,7 @@ func (s *reads) Connection(ctx context.Context, id string) (tokenstore.Connectio
 func TestHotPathReadsNoStore(t *testing.T) {
 	r := newRig(t)
 	st := &reads{Store: r.store}
-	ref := refresh.New(refresh.Config{Store: st, Logger: zap.NewNop(), CacheSize: 256, Provider: func(string) (refresh.Provider, bool) { return r.prov, true }})
+	ref := refresh.New(refresh.Config{Store: st, Logger: zap.NewNop(), CacheSize: 256, Provider: func(string, map[string]string) (refresh.Provider, bool) { return r.prov, true }})
 	defer func() { _ = ref.Close(t.Context()) }()
 	for range 1000 {
 		g, err := ref.Find(t.Context(), r.id)

@@ -25,12 +25,17 @@ type provider struct {
 	store tokenstore.Store // looked at while a request is under way, may be nil
 	delay time.Duration
 	grace bool
+	// grants are the scopes in its answers, nil if they tell none.
+	grants []string
 
 	mu     sync.Mutex
 	calls  []string // the refresh tokens presented
 	script []step   // what the next calls do; then all succeed
 	n      int
 }
+
+// operator is who asks for a refresh in these tests.
+var operator = tokenstore.Actor{Kind: tokenstore.ActorAPIKey, Name: "api_key 1", From: "192.0.2.1"}
 
 type step struct {
 	sendErr error                   // no answer comes
@@ -82,7 +87,10 @@ func (p *provider) Parse(a tokenstore.Answer, prev tokenstore.Token, asked []str
 		return tokenstore.Token{}, s.parse
 	}
 	n := a.Body.Reveal()
-	scopes := asked // the answer tells none
+	scopes := p.grants
+	if len(scopes) == 0 {
+		scopes = asked
+	}
 	if len(scopes) == 0 {
 		scopes = prev.Scopes
 	}
@@ -134,10 +142,13 @@ func newRig(t *testing.T, change ...func(*tokenstore.Connection)) *rig {
 }
 
 // start makes a new Refresher over the same store, as a new process would.
-func (r *rig) start() {
+func (r *rig) start() { r.startOver(r.store) }
+
+// startOver is start with another view of the store.
+func (r *rig) startOver(store tokenstore.Store) {
 	ref := refresh.New(refresh.Config{
-		Store: r.store, Logger: zap.NewNop(),
-		Provider: func(name string) (refresh.Provider, bool) { return r.prov, name == "acme" },
+		Store: store, Logger: zap.NewNop(),
+		Provider: func(name string, _ map[string]string) (refresh.Provider, bool) { return r.prov, name == "acme" },
 	})
 	r.Refresher = ref
 	r.t.Cleanup(func() {

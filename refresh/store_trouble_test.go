@@ -107,7 +107,7 @@ func TestUnknownOutcomeThatCannotBeNoted(t *testing.T) {
 		r := newRig(t)
 		s := &faultyStore{Store: r.store, fails: func(nth int) bool { return nth == 2 }}
 		r.Refresher = refresh.New(refresh.Config{
-			Store: s, Logger: zap.NewNop(), Provider: func(string) (refresh.Provider, bool) { return r.prov, true },
+			Store: s, Logger: zap.NewNop(), Provider: func(string, map[string]string) (refresh.Provider, bool) { return r.prov, true },
 		})
 		r.prov.script = []step{{sendErr: unknown()}}
 		time.Sleep(tokenLife - 4*time.Minute)

@@ -35,7 +35,7 @@ func TestEverythingAtOnce(t *testing.T) {
 		f := newFleet(t, 60, time.Minute, end)
 		var now atomic.Pointer[paced]
 		now.Store(&paced{end, 16, 0})
-		f.over(nil, func(string) (refresh.Provider, bool) { return now.Load(), true })
+		f.over(nil, func(string, map[string]string) (refresh.Provider, bool) { return now.Load(), true })
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		for w := range uint64(20) {
@@ -95,7 +95,7 @@ func (f *fleet) doAnything(ctx context.Context, rng *rand.Rand, revocable int) {
 		defer cancel()
 		_, _ = f.Renew(patience, id, uint64(rng.IntN(5)))
 	case 1:
-		_ = f.Refresh(ctx, id)
+		_ = f.Refresh(ctx, id, operator)
 	case 2:
 		if i >= revocable {
 			return

@@ -3,7 +3,6 @@ package seal
 import (
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/secret"
@@ -21,6 +20,7 @@ type connectionWire struct {
 	UserID      string            `json:"user_id,omitzero"`
 	Name        string            `json:"name,omitzero"`
 	Labels      map[string]string `json:"labels,omitzero"`
+	Params      map[string]string `json:"params,omitzero"`
 
 	Status       tokenstore.Status `json:"status"`
 	StatusReason string            `json:"status_reason,omitzero"`
@@ -101,6 +101,7 @@ type flowWire struct {
 	Reconnect      bool              `json:"reconnect,omitzero"`
 	ConnectionName string            `json:"connection_name,omitzero"`
 	Labels         map[string]string `json:"labels,omitzero"`
+	Params         map[string]string `json:"params,omitzero"`
 	Scopes         []string          `json:"scopes,omitzero"`
 
 	CodeVerifier []byte `json:"code_verifier,omitzero"`
@@ -136,7 +137,7 @@ func conceal(b []byte) secret.String {
 func newConnectionWire(c *tokenstore.Connection) *connectionWire {
 	w := &connectionWire{
 		ID: c.ID, Integration: c.Integration, Provider: c.Provider,
-		UserID: c.UserID, Name: c.Name, Labels: c.Labels,
+		UserID: c.UserID, Name: c.Name, Labels: c.Labels, Params: c.Params,
 		Status: c.Status, StatusReason: c.StatusReason, Disabled: c.Disabled, AuthScheme: c.AuthScheme,
 		RequestedScopes: c.RequestedScopes, RedirectURL: c.RedirectURL,
 		CreatedAt: instant(c.CreatedAt), UpdatedAt: instant(c.UpdatedAt), ConnectedAt: instant(c.ConnectedAt),
@@ -166,7 +167,7 @@ func newConnectionWire(c *tokenstore.Connection) *connectionWire {
 func (w *connectionWire) connection() tokenstore.Connection {
 	c := tokenstore.Connection{
 		ID: w.ID, Integration: w.Integration, Provider: w.Provider,
-		UserID: w.UserID, Name: w.Name, Labels: w.Labels,
+		UserID: w.UserID, Name: w.Name, Labels: w.Labels, Params: w.Params,
 		Status: w.Status, StatusReason: w.StatusReason, Disabled: w.Disabled, AuthScheme: w.AuthScheme,
 		RequestedScopes: w.RequestedScopes, RedirectURL: w.RedirectURL,
 		CreatedAt: w.CreatedAt, UpdatedAt: w.UpdatedAt, ConnectedAt: w.ConnectedAt,
@@ -197,7 +198,7 @@ func newTokenWire(t tokenstore.Token) tokenWire {
 	scopes, metadata := providerText(t)
 	return tokenWire{
 		AccessToken: reveal(t.AccessToken), RefreshToken: reveal(t.RefreshToken),
-		TokenType: strings.ToValidUTF8(t.TokenType, "\uFFFD"),
+		TokenType: validText(t.TokenType),
 		IssuedAt:  instant(t.IssuedAt), ExpiresAt: instant(t.ExpiresAt), ExpiryUnknown: t.ExpiryUnknown,
 		RefreshExpiresAt: instant(t.RefreshExpiresAt),
 		Scopes:           scopes, Metadata: metadata, Generation: t.Generation, Unproven: t.Unproven,
@@ -210,11 +211,11 @@ func newTokenWire(t tokenstore.Token) tokenWire {
 func providerText(t tokenstore.Token) (scopes []string, metadata map[string]string) {
 	scopes, metadata = slices.Clone(t.Scopes), maps.Clone(t.Metadata)
 	for i, s := range scopes {
-		scopes[i] = strings.ToValidUTF8(s, "\uFFFD")
+		scopes[i] = validText(s)
 	}
 	for k, v := range t.Metadata {
 		delete(metadata, k)
-		metadata[strings.ToValidUTF8(k, "\uFFFD")] = strings.ToValidUTF8(v, "\uFFFD")
+		metadata[validText(k)] = validText(v)
 	}
 	return scopes, metadata
 }
@@ -252,7 +253,7 @@ func newFlowWire(f *tokenstore.Flow) *flowWire {
 	return &flowWire{
 		ID: f.ID, Integration: f.Integration, UserID: f.UserID,
 		ConnectionID: f.ConnectionID, Reconnect: f.Reconnect, ConnectionName: f.ConnectionName,
-		Labels: f.Labels, Scopes: f.Scopes,
+		Labels: f.Labels, Params: f.Params, Scopes: f.Scopes,
 		CodeVerifier: reveal(f.CodeVerifier), BrowserHash: f.BrowserHash,
 		RedirectURL: f.RedirectURL, AppState: []byte(f.AppState),
 		Stage: f.Stage, CreatedAt: instant(f.CreatedAt), ExpiresAt: instant(f.ExpiresAt),
@@ -264,7 +265,7 @@ func (w *flowWire) flow() tokenstore.Flow {
 	return tokenstore.Flow{
 		ID: w.ID, Integration: w.Integration, UserID: w.UserID,
 		ConnectionID: w.ConnectionID, Reconnect: w.Reconnect, ConnectionName: w.ConnectionName,
-		Labels: w.Labels, Scopes: w.Scopes,
+		Labels: w.Labels, Params: w.Params, Scopes: w.Scopes,
 		CodeVerifier: conceal(w.CodeVerifier), BrowserHash: w.BrowserHash,
 		RedirectURL: w.RedirectURL, AppState: string(w.AppState),
 		Stage: w.Stage, CreatedAt: w.CreatedAt, ExpiresAt: w.ExpiresAt,

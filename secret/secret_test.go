@@ -62,3 +62,31 @@ func TestMAC(t *testing.T) {
 		t.Errorf("MAC() = %s, want %s", got, want)
 	}
 }
+
+// TestEqual: the case A082. That the time tells nothing is seen by BenchmarkEqual.
+func TestEqual(t *testing.T) {
+	const key = "0123456789abcdefghijklmnopqrstuv"
+	for i := range len(key) {
+		wrong := key[:i] + "!" + key[i+1:]
+		if New(key).Equal(New(wrong)) || New(key).Equal(New(key[:i])) {
+			t.Errorf("%d right bytes are taken for all", i)
+		}
+	}
+	if !New(key).Equal(New(key)) {
+		t.Error("a key is not equal to itself")
+	}
+}
+
+// BenchmarkEqual takes the same time however many bytes are right.
+func BenchmarkEqual(b *testing.B) {
+	key := strings.Repeat("k", 32)
+	for _, right := range []int{0, 16, 31} {
+		given := New(key[:right] + strings.Repeat("!", 32-right))
+		b.Run(fmt.Sprintf("%d right", right), func(b *testing.B) {
+			s := New(key)
+			for b.Loop() {
+				s.Equal(given)
+			}
+		})
+	}
+}

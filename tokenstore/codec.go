@@ -14,6 +14,8 @@ type Codec interface {
 	OpenConnection(sealed, ad []byte) (Connection, error)
 	SealFlow(f *Flow, ad []byte) ([]byte, error)
 	OpenFlow(sealed, ad []byte) (Flow, error)
+	SealEvent(e *Event, ad []byte) ([]byte, error)
+	OpenEvent(sealed, ad []byte) (Event, error)
 	// SealBytes and OpenBytes do the same for an engine's own secrets.
 	SealBytes(plain, ad []byte) ([]byte, error)
 	OpenBytes(sealed, ad []byte) ([]byte, error)
@@ -36,6 +38,7 @@ type Kind string
 const (
 	KindConnection Kind = "connection"
 	KindFlow       Kind = "flow"
+	KindEvent      Kind = "event"
 	KindIdentity   Kind = "identity" // of the store itself: proves that the keyset is the right one
 	KindBackup     Kind = "backup"   // the end of a backup: proves that it is whole and as it was written
 )

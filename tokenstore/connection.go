@@ -39,6 +39,9 @@ const (
 	// ReasonIntegrationMissing is never stored: it is said of connections whose
 	// integration is not configured now.
 	ReasonIntegrationMissing = "integration_missing"
+	// ReasonInvalidParameter is told, never stored: the connection's parameters
+	// are not those that its integration's URLs need now.
+	ReasonInvalidParameter = "invalid_parameter"
 )
 
 // AuthOAuth2 is the auth scheme of connections made by the connect flow.
@@ -67,6 +70,9 @@ type Connection struct {
 	UserID      string // the app's own end user, opaque
 	Name        string // a friendly name, may be empty
 	Labels      map[string]string
+	// Params are the connection parameters of the integration's URLs, such as a
+	// shop's subdomain: name → value. Package provider checks them.
+	Params map[string]string
 
 	Status       Status
 	StatusReason string // a code, empty while ACTIVE or INITIATED
@@ -101,6 +107,10 @@ type Connection struct {
 	// record can't be opened: then only ID and CreatedAt are known. It is never
 	// stored.
 	Damaged bool
+	// News are the events that a change of this record has brought about, see
+	// Happened. They are written into the audit log with the change, and empty
+	// in every record that a store returns.
+	News []Event
 }
 
 // Staged is a credential that a flow brought and the app has not completed.
@@ -135,8 +145,9 @@ func IsID(s string) bool {
 
 // Clone returns a copy that shares nothing with c.
 func (c Connection) Clone() Connection {
-	c.Labels = maps.Clone(c.Labels)
+	c.Labels, c.Params = maps.Clone(c.Labels), maps.Clone(c.Params)
 	c.RequestedScopes = slices.Clone(c.RequestedScopes)
+	c.News = slices.Clone(c.News)
 	c.Token = c.Token.Clone()
 	if c.Intent != nil {
 		in := *c.Intent

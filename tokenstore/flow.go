@@ -43,7 +43,8 @@ type Flow struct {
 	Reconnect      bool
 	ConnectionName string
 	Labels         map[string]string
-	Scopes         []string // asked for at the provider
+	Params         map[string]string // as Connection.Params
+	Scopes         []string          // asked for at the provider
 
 	CodeVerifier secret.String // RFC 7636 section 4.1
 	BrowserHash  string        // secret.String.Hash of the binding cookie's value
@@ -56,6 +57,8 @@ type Flow struct {
 	Answer    *Answer // the token endpoint's, while taken
 	// Outcome is how a finished flow ended: "connected" or an error code.
 	Outcome string
+	// News are the events of a change, as Connection.News.
+	News []Event
 }
 
 // KeepUntil returns when the store may forget the flow.
@@ -63,8 +66,9 @@ func (f *Flow) KeepUntil() time.Time { return f.ExpiresAt.Add(flowMemory) }
 
 // Clone returns a copy that shares nothing with f.
 func (f Flow) Clone() Flow {
-	f.Labels = maps.Clone(f.Labels)
+	f.Labels, f.Params = maps.Clone(f.Labels), maps.Clone(f.Params)
 	f.Scopes = slices.Clone(f.Scopes)
+	f.News = slices.Clone(f.News)
 	if f.Answer != nil {
 		a := *f.Answer
 		f.Answer = &a

@@ -12,11 +12,14 @@ type Grant struct {
 	ConnectionID string
 	Integration  string
 	UserID       string
+	Params       map[string]string // as Connection.Params
 	Status       Status
 	StatusReason string
 	Disabled     bool
 	Token        Token
 	Renewable    bool // there is a refresh token to renew it with
+	// Uses are those of this token generation, shared by all its snapshots.
+	Uses *Uses
 
 	// When the snapshot was taken, by the monotonic clock (SeenAt) and by the
 	// wall clock (SeenWall): a token ages, whatever the wall clock does.

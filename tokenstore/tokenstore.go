@@ -65,8 +65,8 @@ type Store interface {
 	UpdateConnection(ctx context.Context, id string, change func(*Connection) error) (Connection, error)
 	// DeleteConnection removes the connection for good and returns what it
 	// was. It returns ErrNotFound if there is none. One that can't be opened is
-	// removed too, and returned as Damaged.
-	DeleteConnection(ctx context.Context, id string) (Connection, error)
+	// removed too, and returned as Damaged. The events are written with it.
+	DeleteConnection(ctx context.Context, id string, news ...Event) (Connection, error)
 	// ListConnections returns one page of the connections that f matches,
 	// oldest first, and the cursor of the next page, empty at the end. An empty
 	// cursor is the first page; limit is at least 1. A connection that is there
@@ -90,6 +90,19 @@ type Store interface {
 	// exchanges that were under way when the program last ended. With an error
 	// it returns those that it could open all the same.
 	TakenFlows(ctx context.Context) ([]Flow, error)
+
+	// AppendEvents adds events to the audit log, in their order. Those of a
+	// record's change are written with it instead (Connection.Happened,
+	// Flow.Happened). It is refused with ErrFull as new connections are: tokens
+	// come last. An error may come when the first of many are written already.
+	AppendEvents(ctx context.Context, events ...Event) error
+	// ListEvents returns one page of the events that f matches, oldest first,
+	// and the cursor after the last of them, with which a later list goes on; it
+	// is the given one if there is none. An empty cursor is the log's beginning;
+	// limit is at least 1. A cursor beyond the newest event is ErrBadCursor: the
+	// log was put back to what it was before. An event that can't be opened is
+	// shown as EventLost. It costs the same however many events there are.
+	ListEvents(ctx context.Context, f EventFilter, cursor string, limit int) (page []Event, next string, err error)
 
 	// Close flushes and closes the engine. Nothing may be called after it.
 	Close() error

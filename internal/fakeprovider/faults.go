@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -35,6 +36,7 @@ type Fault struct {
 	encode  func(fields map[string]any) answer
 	scopes  []string // granted instead
 	iss     *string  // in the authorization response instead of the issuer
+	raw     func(conn io.Writer)
 }
 
 // answer is a whole response.
@@ -118,15 +120,6 @@ func Answer(status int, contentType, body string) Fault {
 		h.Set("Content-Type", contentType)
 	}
 	return Fault{name: fmt.Sprintf("status %d", status), replace: &answer{status, h, []byte(body)}}
-}
-
-// Redirect answers 307 to another place, which would take the request's body
-// along.
-func Redirect(to string) Fault {
-	f := Answer(http.StatusTemporaryRedirect, "", "")
-	f.name = "redirect"
-	f.replace.header.Set("Location", to)
-	return f
 }
 
 // Dropped closes the connection before the request is processed.
@@ -347,6 +340,10 @@ func (f Fault) answerFor(fields map[string]any) answer {
 // send writes the answer to the socket, unless the fault says otherwise. With
 // drop and cut it does not return: http.ErrAbortHandler closes the connection.
 func (f Fault) send(w http.ResponseWriter, a answer) {
+	if f.raw != nil {
+		f.takeOver(w)
+		return
+	}
 	if f.drop {
 		panic(http.ErrAbortHandler)
 	}

@@ -44,6 +44,9 @@ const (
 var caddyfile = template.Must(template.New("").Parse(`{
 	admin off
 	grace_period 20s
+	servers {
+		trusted_proxies static 127.0.0.1/32
+	}
 	log {
 		output file {{.Dir}}/caddy.log {
 			roll_disabled

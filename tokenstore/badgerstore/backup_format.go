@@ -22,9 +22,11 @@ import (
 //	h   the header, JSON
 //	x   the ID of a deleted connection
 //	c   a connection: two bytes of length, its ID, its value as it is stored
+//	v   an event: eight bytes of Seq, its value as it is stored
 //	e   the end: a digest of everything before it, sealed
 //
-// The header comes first, the deleted before the connections, the end last.
+// The header comes first, the deleted before the connections, the events behind
+// them in their order, the end last.
 // Nobody without the keyset can make an end, so that what is cut, edited or put
 // together from two is found, whatever it was.
 const (
@@ -33,6 +35,7 @@ const (
 	frameHeader     = 'h'
 	frameDeleted    = 'x'
 	frameConnection = 'c'
+	frameEvent      = 'v'
 	frameEnd        = 'e'
 
 	frameHeadLen = 1 + 4
@@ -110,6 +113,8 @@ func (w *backupWriter) connection(id string, value []byte) {
 	w.frame(frameConnection, binary.BigEndian.AppendUint16(nil, uint16(len(id))), []byte(id), value) //nolint:gosec // checkID
 }
 
+func (w *backupWriter) event(seq, value []byte) { w.frame(frameEvent, seq, value) }
+
 // end writes the end record, without which the backup is none.
 func (w *backupWriter) end(h backupHeader, codec tokenstore.Codec) error {
 	if w.err != nil {
@@ -123,11 +128,12 @@ func (w *backupWriter) end(h backupHeader, codec tokenstore.Codec) error {
 	return w.err
 }
 
-// backupRecord is a connection, or the ID of a deleted one.
+// backupRecord is a connection, the ID of a deleted one, or an event.
 type backupRecord struct {
-	ID      string
+	ID      string // empty for an event
 	Deleted bool
-	Value   []byte // of a connection, as it is stored
+	Seq     uint64 // of an event
+	Value   []byte // of a connection or event, as it is stored
 }
 
 // backupReader reads a backup.
@@ -220,6 +226,10 @@ func parseRecord(kind byte, body []byte) (backupRecord, error) {
 		n := int(binary.BigEndian.Uint16(body))
 		if len(body) >= 2+n && checkID(string(body[2:2+n])) == nil {
 			return backupRecord{ID: string(body[2 : 2+n]), Value: body[2+n:]}, nil
+		}
+	case frameEvent:
+		if len(body) >= seqLen {
+			return backupRecord{Seq: binary.BigEndian.Uint64(body), Value: body[seqLen:]}, nil
 		}
 	}
 	return backupRecord{}, bad("a record in it is damaged")

@@ -42,7 +42,9 @@ type Store struct {
 	sealer sealer
 	damage damage
 	space  *space
-	hit    func(place string) error // failpoint.Hit, but in tests
+	// maxEvents is tokenstore.MaxEvents, but in tests.
+	maxEvents uint64
+	hit       func(place string) error // failpoint.Hit, but in tests
 
 	reading   sync.RWMutex  // held by readers: Badger's Close unmaps what they read
 	closed    bool          // guarded by reading
@@ -98,9 +100,10 @@ func openHooked(dir string, cfg Config, hit func(place string) error) (*Store, e
 	}
 	s := &Store{
 		dir: dir, log: cfg.Logger, lock: lock, space: newSpace(dir, cfg.Logger), hit: hit,
-		jobs:    make(chan *job, maxBatch),
-		closing: make(chan struct{}),
-		stopped: make(chan struct{}),
+		maxEvents: tokenstore.MaxEvents,
+		jobs:      make(chan *job, maxBatch),
+		closing:   make(chan struct{}),
+		stopped:   make(chan struct{}),
 	}
 	if err := s.open(cfg.Codec); err != nil {
 		lock.release()

@@ -93,6 +93,17 @@ func (r *reader) count(keys keyMaker) (h head, err error) {
 			h.count(key, keyDeleted, string(i.key[len(keyDeleted):]), 0)
 			return nil
 		}),
+		r.each(keyEvent, func(i item) error {
+			seq, ok := eventSeq(i.key)
+			switch last := h.events.newest; {
+			case !ok:
+				return errors.New("the key of an event is damaged")
+			case last != 0 && seq != last+1:
+				return fmt.Errorf("events %d to %d are gone", last+1, seq-1)
+			}
+			h.events.add(seq)
+			return nil
+		}),
 	)
 }
 

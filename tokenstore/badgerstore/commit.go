@@ -42,6 +42,7 @@ type job struct {
 type write struct {
 	txn     *badger.Txn
 	entries []*badger.Entry
+	events  eventRange // after this job
 }
 
 func (w *write) set(key, value []byte) { w.setEntry(badger.NewEntry(key, value)) }
@@ -175,7 +176,7 @@ func (c *committer) add(j *job) {
 	if c.txn == nil {
 		c.begin()
 	}
-	w := &write{txn: c.txn}
+	w := &write{txn: c.txn, events: c.next.events}
 	if j.err = c.disk.refuseWrite(j.new); j.err == nil {
 		j.err = j.try(w)
 	}
@@ -245,6 +246,14 @@ func (c *committer) put(w *write) error {
 
 // count changes the head as an entry changes what it counts.
 func (c *committer) count(e *badger.Entry) error {
+	if seq, ok := eventSeq(e.Key); ok {
+		if e.Value == nil {
+			c.next.events.oldest = seq + 1
+		} else {
+			c.next.events.add(seq)
+		}
+		return nil
+	}
 	prefix, id, ok := counted(e.Key)
 	if !ok {
 		return nil
@@ -280,7 +289,7 @@ func (c *committer) count(e *badger.Entry) error {
 // recount makes the head of what is there, but for the connection that is deleted
 // under key, and which can't be taken out of the head since its revision is gone.
 func (c *committer) recount(key []byte) {
-	c.next = head{seq: c.next.seq}
+	c.next = head{seq: c.next.seq, events: c.next.events}
 	for _, prefix := range []string{keyConnection, keyDeleted} {
 		it := c.txn.NewIterator(badger.IteratorOptions{Prefix: []byte(prefix)})
 		for it.Rewind(); it.Valid(); it.Next() {

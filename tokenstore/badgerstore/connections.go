@@ -34,6 +34,7 @@ func (s *Store) CreateConnection(ctx context.Context, c tokenstore.Connection) (
 			c.CreatedAt = now
 		}
 		c.UpdatedAt, c.Revision = now, 1
+		s.tell(w, c.TakeNews())
 		return s.putConnection(w, nil, &c)
 	})
 	if err != nil {
@@ -77,6 +78,7 @@ func (s *Store) UpdateConnection(
 		}
 		c = c.Clone() // change may have kept what it was given
 		c.UpdatedAt, c.Revision = time.Now().UTC().Round(0), old.Revision+1
+		s.tell(w, c.TakeNews())
 		return s.putConnection(w, &old, &c)
 	})
 	switch {
@@ -89,7 +91,9 @@ func (s *Store) UpdateConnection(
 }
 
 // DeleteConnection implements tokenstore.Store.
-func (s *Store) DeleteConnection(ctx context.Context, id string) (c tokenstore.Connection, err error) {
+func (s *Store) DeleteConnection(
+	ctx context.Context, id string, news ...tokenstore.Event,
+) (c tokenstore.Connection, err error) {
 	err = s.write(ctx, func(w *write) error {
 		if c, err = s.connection(w.txn, id); err != nil {
 			return err
@@ -97,10 +101,12 @@ func (s *Store) DeleteConnection(ctx context.Context, id string) (c tokenstore.C
 		w.remove(connectionKey(id))
 		w.set(deletedKey(id), present)
 		s.putIndex(w, &c, nil)
+		c.News = news
+		s.tell(w, c.TakeNews())
 		return nil
 	})
 	if errors.Is(err, tokenstore.ErrCorrupt) {
-		c, err = s.deleteDamaged(ctx, id)
+		c, err = s.deleteDamaged(ctx, id, news)
 	}
 	if err != nil {
 		return tokenstore.Connection{}, fmt.Errorf("badgerstore: deleting a connection: %w", err)

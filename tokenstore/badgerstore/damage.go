@@ -118,7 +118,7 @@ func (s *Store) indexOf(ctx context.Context, id string) (keys [][]byte, err erro
 }
 
 // deleteDamaged deletes a connection that can't be opened.
-func (s *Store) deleteDamaged(ctx context.Context, id string) (tokenstore.Connection, error) {
+func (s *Store) deleteDamaged(ctx context.Context, id string, news []tokenstore.Event) (tokenstore.Connection, error) {
 	keys, err := s.indexOf(ctx, id)
 	if err != nil {
 		return tokenstore.Connection{}, err
@@ -136,6 +136,8 @@ func (s *Store) deleteDamaged(ctx context.Context, id string) (tokenstore.Connec
 		for _, key := range keys {
 			w.remove(key)
 		}
+		c.News = news
+		s.tell(w, c.TakeNews())
 		return nil
 	})
 	if err == nil {

@@ -131,14 +131,16 @@ func (s *Store) flow(txn *badger.Txn, id string) (f tokenstore.Flow, revision ui
 	return f, revision, err
 }
 
-// putFlow writes f under a revision of its own, which no other write of this
-// flow had: records of flows have none inside.
+// putFlow writes f and its news under a revision of its own, which no other write
+// of this flow had: records of flows have none inside.
 func (s *Store) putFlow(w *write, f *tokenstore.Flow, revision uint64) error {
 	codec, of := s.sealing()
 	sealed, err := codec.SealFlow(f, of.associatedData(tokenstore.KindFlow, f.ID, revision))
 	if err != nil {
 		return err
 	}
+	s.tell(w, f.News)
+	f.News = nil
 	forget := uint64(max(f.KeepUntil().Add(flowSlack).Unix(), 1))
 	w.setEntry(&badger.Entry{Key: flowKey(f.ID), Value: newValue(revision, sealed), ExpiresAt: forget})
 	if f.Stage == tokenstore.FlowTaken {

@@ -56,10 +56,12 @@ func markOf(dir string, generation uint64) string {
 }
 
 // entry is what a store is built from: a connection, which keeps its revision
-// and times, or the ID of one that was deleted.
+// and times, an event, which keeps its Seq, or the ID of a connection that was
+// deleted. Events come in their order, without gaps.
 type entry struct {
 	connection *tokenstore.Connection
-	deleted    string // ID, if connection is nil
+	event      *tokenstore.Event
+	deleted    string // ID, if the others are nil
 }
 
 // build makes the next generation of the store in dir from entries, beside the
@@ -119,17 +121,8 @@ func (s *Store) fill(db *badger.DB, entries iter.Seq2[entry, error]) (seq uint64
 			}
 		}
 		w := &write{}
-		if e.connection == nil {
-			w.set(deletedKey(e.deleted), present)
-			h.count(s.keys.headKey(), keyDeleted, e.deleted, 0)
-		} else {
-			if err := checkID(e.connection.ID); err != nil {
-				return 0, err
-			}
-			if err := s.putConnection(w, nil, e.connection); err != nil {
-				return 0, err
-			}
-			h.count(s.keys.headKey(), keyConnection, e.connection.ID, e.connection.Revision)
+		if err := s.putEntry(w, &h, e); err != nil {
+			return 0, err
 		}
 		for _, entry := range w.entries {
 			if err := batch.SetEntry(entry); err != nil {
@@ -150,6 +143,21 @@ func (s *Store) fill(db *badger.DB, entries iter.Seq2[entry, error]) (seq uint64
 		return errors.Join(txn.Set([]byte(keyIdentity), text), txn.Set([]byte(keyHead), h.encode(s.keys.headKey())))
 	})
 	return h.seq, err
+}
+
+// putEntry writes e, and counts it in h.
+func (s *Store) putEntry(w *write, h *head, e entry) error {
+	switch {
+	case e.event != nil:
+		h.events.add(e.event.Seq)
+		return s.putEvent(w, e.event)
+	case e.connection != nil:
+		h.count(s.keys.headKey(), keyConnection, e.connection.ID, e.connection.Revision)
+		return errors.Join(checkID(e.connection.ID), s.putConnection(w, nil, e.connection))
+	}
+	w.set(deletedKey(e.deleted), present)
+	h.count(s.keys.headKey(), keyDeleted, e.deleted, 0)
+	return nil
 }
 
 // copyTo makes of the files that r has read and checked the generation to: the

@@ -9,20 +9,29 @@ import (
 )
 
 // head is what every transaction says of the whole store, under keyHead: its own
-// number, which is Badger's version of all that is in it, and a digest of the
-// connections, by ID and revision, and of the IDs of deleted ones. Whoever puts
-// back a record, takes one out, or loses a transaction, can't make it agree.
+// number, which is Badger's version of all that is in it, a digest of the
+// connections, by ID and revision, and of the IDs of deleted ones, and which
+// events there are. Whoever puts back a record, takes one out, or loses a
+// transaction, can't make it agree.
 type head struct {
 	seq         uint64
 	connections uint64
 	deleted     uint64
+	events      eventRange
 	sum         [sha256.Size]byte // keyed digests of all of them, xored
 }
 
 const (
-	headFormat = 1
-	headLen    = 1 + 3*8 + 2*sha256.Size
+	headFormat       = 2
+	headBeforeEvents = 1 // without the last two numbers
+	headNumbers      = 5
+	headLen          = 1 + headNumbers*8 + 2*sha256.Size
 )
+
+// numbers returns the head's numbers in the order in which they are stored.
+func (h *head) numbers() [headNumbers]*uint64 {
+	return [...]*uint64{&h.seq, &h.connections, &h.deleted, &h.events.oldest, &h.events.newest}
+}
 
 func (h *head) toggle(key []byte, prefix, id string, revision uint64) {
 	mac := hmac.New(sha256.New, key)
@@ -55,8 +64,8 @@ func (h *head) counter(prefix string) *uint64 {
 
 func (h *head) encode(key []byte) []byte {
 	b := []byte{headFormat}
-	for _, n := range []uint64{h.seq, h.connections, h.deleted} {
-		b = binary.BigEndian.AppendUint64(b, n)
+	for _, n := range h.numbers() {
+		b = binary.BigEndian.AppendUint64(b, *n)
 	}
 	b = append(b, h.sum[:]...)
 	return append(b, headMAC(key, b)...)
@@ -64,17 +73,22 @@ func (h *head) encode(key []byte) []byte {
 
 // parseHead is false for what encode with this key has not written.
 func parseHead(key, b []byte) (h head, ok bool) {
-	if len(b) != headLen || b[0] != headFormat {
+	numbers, length := h.numbers(), headLen
+	has := numbers[:]
+	if len(b) > 0 && b[0] == headBeforeEvents {
+		has, length = has[:3], length-2*8
+	}
+	if len(b) != length || (b[0] != headFormat && b[0] != headBeforeEvents) {
 		return h, false
 	}
-	text, mac := b[:headLen-sha256.Size], b[headLen-sha256.Size:]
+	text, mac := b[:length-sha256.Size], b[length-sha256.Size:]
 	if !hmac.Equal(mac, headMAC(key, text)) {
 		return h, false
 	}
-	h.seq = binary.BigEndian.Uint64(b[1:])
-	h.connections = binary.BigEndian.Uint64(b[9:])
-	h.deleted = binary.BigEndian.Uint64(b[17:])
-	copy(h.sum[:], b[25:])
+	for i, n := range has {
+		*n = binary.BigEndian.Uint64(b[1+8*i:])
+	}
+	copy(h.sum[:], b[1+8*len(has):])
 	return h, true
 }
 
@@ -91,6 +105,9 @@ func (h *head) differs(counted head) error {
 	case h.connections != counted.connections || h.deleted != counted.deleted:
 		return fmt.Errorf("there should be %d connections and %d deleted IDs, and %d and %d are there",
 			h.connections, h.deleted, counted.connections, counted.deleted)
+	case h.events != counted.events:
+		return fmt.Errorf("there should be events %d to %d, and %d to %d are there",
+			h.events.oldest, h.events.newest, counted.events.oldest, counted.events.newest)
 	case h.sum != counted.sum:
 		return fmt.Errorf("of the %d connections some are not as they were last written", h.connections)
 	}

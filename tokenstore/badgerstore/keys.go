@@ -1,6 +1,7 @@
 package badgerstore
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -20,6 +21,8 @@ const (
 	keyList       = "l/"         // digest of a filter, time, ID → nothing: what the filter shows
 	keyFlow       = "f/"         // ID → sealed flow
 	keyTaken      = "t/"         // ID → nothing: a flow that is taken and not finished
+	keyEvent      = "e/"         // Seq → sealed event
+	keyHistory    = "h/"         // digest of a connection's ID, Seq → nothing: what happened to it
 )
 
 // present is the value of keys that say all by being there. It is not empty,
@@ -29,6 +32,7 @@ var present = []byte{1}
 const (
 	timeLen   = 12
 	digestLen = 16
+	seqLen    = 8
 )
 
 // keyMaker builds keys. All that is no ID nor a time is digested: user IDs are
@@ -49,6 +53,30 @@ func connectionKey(id string) []byte { return []byte(keyConnection + id) }
 func deletedKey(id string) []byte    { return []byte(keyDeleted + id) }
 func flowKey(id string) []byte       { return []byte(keyFlow + id) }
 func takenKey(id string) []byte      { return []byte(keyTaken + id) }
+
+func eventKey(seq uint64) []byte { return binary.BigEndian.AppendUint64([]byte(keyEvent), seq) }
+
+// eventSeq returns the Seq in the key of an event.
+func eventSeq(key []byte) (seq uint64, ok bool) {
+	rest, ok := bytes.CutPrefix(key, []byte(keyEvent))
+	if !ok || len(rest) != seqLen {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(rest), true
+}
+
+// historyPrefix begins the keys of what happened to a connection. Its ID is
+// digested only to be of one length, so that no other's keys are among them.
+func (m keyMaker) historyPrefix(connectionID string) []byte {
+	mac := hmac.New(sha256.New, m.indexKey)
+	mac.Write([]byte("lanyard-history-v1"))
+	mac.Write([]byte(connectionID))
+	return append([]byte(keyHistory), mac.Sum(nil)[:digestLen]...)
+}
+
+func (m keyMaker) historyKey(connectionID string, seq uint64) []byte {
+	return binary.BigEndian.AppendUint64(m.historyPrefix(connectionID), seq)
+}
 
 // dueKey sorts by time. It returns nil for the zero time: never due.
 func dueKey(at time.Time, id string) []byte {

@@ -56,13 +56,15 @@ func parseLogEntry(b []byte) (e logEntry, size int, ok bool) {
 	}
 	e.expiresAt = lens[2]
 	key := at + int(keyLen)
-	end := key + int(valueLen)                                                                  //nolint:gosec // inside of b
-	if crc32.Checksum(b[:end], y.CastagnoliCrcTable) != binary.BigEndian.Uint32(b[end:end+4]) { // crc32.Size
+	end := key + int(valueLen)                                      //nolint:gosec // inside of b
+	if checksum(b[:end]) != binary.BigEndian.Uint32(b[end:end+4]) { // crc32.Size
 		return e, 0, false
 	}
 	e.key, e.value = b[at:key:key], b[key:end:end]
 	return e, end + crc32.Size, true
 }
+
+func checksum(b []byte) uint32 { return crc32.Checksum(b, y.CastagnoliCrcTable) }
 
 // memLog is what is whole in one .mem file: transactions of Badger, each with
 // the version that follows the one before.

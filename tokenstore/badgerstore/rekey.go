@@ -1,6 +1,7 @@
 package badgerstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,7 @@ type RekeyProgress struct {
 	// State is `idle` (everything is under the primary key), `needed` (not
 	// everything, and nobody has begun), `running`, or `done` since Open.
 	State   string
-	Total   int // connections and flows
+	Total   int // connections, flows and events
 	Done    int // of them, those under the primary key
 	Damaged int // of them, those that can't be opened
 	// Error is why sealing doesn't get on: of the last try, and empty once one
@@ -176,7 +177,7 @@ func (s *Store) rekeyPass(ctx context.Context, primary uint32, use func(ctx cont
 		return 0, err
 	}
 	total := 0
-	for _, prefix := range []string{keyConnection, keyFlow} {
+	for _, prefix := range []string{keyConnection, keyFlow, keyEvent} {
 		for from := []byte(prefix); from != nil; {
 			if err := ctx.Err(); err != nil {
 				return left, err
@@ -284,17 +285,25 @@ func (s *Store) resealOne(w *write, key []byte) error {
 	if item, err := w.txn.Get(key); err == nil {
 		expires = item.ExpiresAt()
 	}
-	kind, prefix := tokenstore.KindConnection, keyConnection
-	if string(key[:len(keyFlow)]) == keyFlow {
-		kind, prefix = tokenstore.KindFlow, keyFlow
-	}
 	return readValue(w.txn, key, func(revision uint64, sealed []byte) error {
-		again, err := codec.Reseal(sealed, id.associatedData(kind, string(key[len(prefix):]), revision))
+		again, err := codec.Reseal(sealed, id.dataOf(key, revision))
 		if err == nil {
 			w.setEntry(&badger.Entry{Key: key, Value: newValue(revision, again), ExpiresAt: expires})
 		}
 		return err
 	})
+}
+
+// dataOf returns the associated data of the record under key.
+func (id identity) dataOf(key []byte, revision uint64) []byte {
+	if seq, ok := eventSeq(key); ok {
+		return id.eventData(seq)
+	}
+	kind, prefix := tokenstore.KindConnection, keyConnection
+	if bytes.HasPrefix(key, []byte(keyFlow)) {
+		kind, prefix = tokenstore.KindFlow, keyFlow
+	}
+	return id.associatedData(kind, string(key[len(prefix):]), revision)
 }
 
 func (s *Store) isDamaged(key []byte) bool {

@@ -47,6 +47,9 @@ type Restored struct {
 	Damaged []string
 	// Unnamed counts what was lost besides, of which no ID is known.
 	Unnamed int
+	// LostEvents counts the events that could not be read: the log has an
+	// EventLost in the place of each.
+	LostEvents int
 	// Kept is the directory in which the replaced store's files are, empty if
 	// there was none.
 	Kept string
@@ -65,7 +68,7 @@ type Restored struct {
 // in that one stays deleted, what was revoked stays revoked, and its files are
 // kept beside.
 //
-// Refresh tokens are marked as unproven; what was under way at the time of the
+// Refresh tokens are marked as unproven; the events are the backup's; what was under way at the time of the
 // backup is dropped, unless its answer was there.
 //
 // Errors wrap ErrBadBackup, tokenstore.ErrKeyMissing, ErrStoreExists, or
@@ -129,7 +132,7 @@ func restore(dir string, backup io.ReadSeeker, codec, own tokenstore.Codec) (Res
 	}
 	done := Restored{CreatedAt: header.CreatedAt, Unread: gone.unread}
 	entries := func(yield func(entry, error) bool) {
-		done.Connections, done.Unproven, done.Deleted, done.Revoked, done.Damaged = 0, 0, 0, 0, nil
+		done.Connections, done.Unproven, done.Deleted, done.Revoked, done.Damaged, done.LostEvents = 0, 0, 0, 0, nil, 0
 		restoreEntries(backup, codec, gone, &done, yield)
 	}
 	if err := replace(dir, header.StoreID, codec, entries, &done); err != nil {
@@ -224,6 +227,15 @@ func restoreEntries(
 		case err != nil:
 			yield(entry{}, err)
 			return
+		case rec.ID == "":
+			e, err := openEventValue(codec, id, rec.Seq, rec.Value)
+			if err != nil {
+				e = done.lostEvent(rec.Seq)
+			}
+			if !yield(entry{event: &e}, nil) {
+				return
+			}
+			continue
 		case gone.deleted[rec.ID]:
 			if !rec.Deleted {
 				done.Deleted++
@@ -267,6 +279,12 @@ func (done *Restored) restored(c tokenstore.Connection, revoked bool) entry {
 	}
 	done.Connections++
 	return entry{connection: &c}
+}
+
+// lostEvent returns what stands for an event that can't be read, and counts it.
+func (done *Restored) lostEvent(seq uint64) tokenstore.Event {
+	done.LostEvents++
+	return tokenstore.Event{Seq: seq, Type: tokenstore.EventLost}
 }
 
 // openValue opens a connection as it is stored.

@@ -17,6 +17,8 @@ type found struct {
 	deleted     map[string]bool // IDs
 	damaged     []string        // IDs of connections that don't open
 	unnamed     int             // connections that are gone, of which no ID is known
+	events      int             // that open
+	lostEvents  int             // that are gone
 	unread      error           // why not everything could be read
 }
 
@@ -60,10 +62,11 @@ func findSource(dir string) (source, error) {
 	return src, nil
 }
 
-// read reads a store as far as it goes, and gives each connection that opens to
-// use, if that is not nil. It leaves the files as they are. An error says nothing
+// read reads a store as far as it goes, and gives each connection and event that
+// opens to use, if that is not nil, with an EventLost for each that is gone. It
+// leaves the files as they are. An error says nothing
 // about them.
-func (src source) read(codec tokenstore.Codec, use func(tokenstore.Connection) bool) (f found, err error) {
+func (src source) read(codec tokenstore.Codec, use func(entry) bool) (f found, err error) {
 	f = found{revoked: map[string]bool{}, deleted: map[string]bool{}}
 	r, err := newReader(src.files)
 	if err != nil {
@@ -101,7 +104,7 @@ func (src source) compare(r *reader, codec tokenstore.Codec) error {
 // errEnough ends a reading that is not wanted any more.
 var errEnough = errors.New("enough")
 
-func (f *found) read(r *reader, src source, codec tokenstore.Codec, use func(tokenstore.Connection) bool) error {
+func (f *found) read(r *reader, src source, codec tokenstore.Codec, use func(entry) bool) error {
 	err := r.each(keyDeleted, func(i item) error {
 		f.deleted[string(i.key[len(keyDeleted):])] = true
 		return nil
@@ -125,11 +128,14 @@ func (f *found) read(r *reader, src source, codec tokenstore.Codec, use func(tok
 		if c.Status == tokenstore.StatusRevoked {
 			f.revoked[cid] = true
 		}
-		if use != nil && !use(c) {
+		if use != nil && !use(entry{connection: &c}) {
 			return errEnough
 		}
 		return nil
 	})
+	if err == nil {
+		err = f.readEvents(r, src, codec, use)
+	}
 	if errors.Is(err, errEnough) {
 		return nil
 	}
@@ -176,13 +182,11 @@ func (f *found) countLost(r *reader, src source, codec tokenstore.Codec) error {
 	if marked, err := readMark(src.mark, keys.markKey()); err == nil && marked > r.last {
 		f.unread = errors.Join(f.unread, fmt.Errorf("the last %d transactions are gone", marked-r.last))
 	}
-	return r.each(keyHead, func(i item) error {
-		h, ok := parseHead(keys.headKey(), i.value)
-		if known := uint64(f.connections + len(f.damaged)); ok && h.connections > known { //nolint:gosec // a count
-			f.unnamed = int(h.connections - known) //nolint:gosec // a count
-		}
-		return nil
-	})
+	h, err := r.head(keys)
+	if known := uint64(f.connections + len(f.damaged)); h.connections > known { //nolint:gosec // a count
+		f.unnamed = int(h.connections - known) //nolint:gosec // a count
+	}
+	return err
 }
 
 // AcceptLoss restores the store in dir from what can be read of itself, under a
@@ -231,7 +235,7 @@ func acceptLoss(dir string, codec tokenstore.Codec) (Restored, error) {
 	if err := replace(dir, src.id.StoreID, codec, entries, &done); err != nil {
 		return Restored{}, err
 	}
-	done.Damaged, done.Unnamed, done.Unread = f.damaged, f.unnamed, f.unread
+	done.Damaged, done.Unnamed, done.LostEvents, done.Unread = f.damaged, f.unnamed, f.lostEvents, f.unread
 	return done, nil
 }
 
@@ -244,16 +248,19 @@ func (f found) again(src source, codec tokenstore.Codec, done *Restored, yield f
 		}
 	}
 	enough := false
-	second, err := src.read(codec, func(c tokenstore.Connection) bool {
-		enough = !yield(done.restored(c, false), nil)
+	second, err := src.read(codec, func(e entry) bool {
+		if e.connection != nil {
+			e = done.restored(*e.connection, false)
+		}
+		enough = !yield(e, nil)
 		return !enough
 	})
 	if enough {
 		return
 	}
-	if err == nil && second.connections != f.connections {
-		err = fmt.Errorf("%w: %d connections could be read at first, and then %d: %w",
-			tokenstore.ErrUnavailable, f.connections, second.connections, second.unread)
+	if err == nil && (second.connections != f.connections || second.events != f.events) {
+		err = fmt.Errorf("%w: %d connections and %d events could be read at first, and then %d and %d: %w",
+			tokenstore.ErrUnavailable, f.connections, f.events, second.connections, second.events, second.unread)
 	}
 	if err != nil {
 		yield(entry{}, err)

@@ -248,3 +248,31 @@ func TestSpaceWantsDescriptors(t *testing.T) {
 		t.Errorf("with descriptors again: %v", err)
 	}
 }
+
+// TestEventsOnLowDisk: where new connections are refused, so are events, but not
+// the changes that bring events along.
+func TestEventsOnLowDisk(t *testing.T) {
+	disk := smallDisk(t)
+	dir := filepath.Join(disk, "data")
+	s := open(t, dir, newKeys(t))
+	c := create(t, s, live("u"))
+	f, err := os.Create(filepath.Join(disk, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for chunk, n := make([]byte, mib), 0; !errors.Is(err, tokenstore.ErrFull); n++ {
+		if _, err := f.Write(chunk); err != nil || n > 160 {
+			t.Fatalf("AppendEvents is not refused with %d MiB in the way: %v", n, err)
+		}
+		err = s.AppendEvents(t.Context(), tokenstore.Event{})
+	}
+	before := len(events(t, s, ""))
+	_, err = s.UpdateConnection(t.Context(), c.ID, func(c *tokenstore.Connection) error {
+		c.Happened(tokenstore.Event{Type: tokenstore.EventRefreshed})
+		return nil
+	})
+	if got := events(t, s, ""); err != nil || len(got) != before+1 {
+		t.Errorf("UpdateConnection = %v, and there are %d events, want %d", err, len(got), before+1)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime/debug"
 
+	"github.com/dgraph-io/badger/v4/fb"
 	boptions "github.com/dgraph-io/badger/v4/options"
 	"github.com/dgraph-io/badger/v4/pb"
 	"github.com/dgraph-io/badger/v4/table"
@@ -95,6 +96,9 @@ func checkTableEnd(path string) error {
 	return catch(func() error { // of an unknown kind of checksum
 		if err := y.VerifyChecksum(parts[1], sum); err != nil {
 			return fmt.Errorf("its index is damaged: %w", err)
+		}
+		if fb.GetRootAsTableIndex(parts[1], 0).OffsetsLength() < 1 {
+			return errors.New("its index is empty")
 		}
 		return nil
 	})

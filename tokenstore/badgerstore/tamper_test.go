@@ -18,8 +18,8 @@ import (
 
 func TestSwappedRecords(t *testing.T) {
 	keys := newKeys(t)
-	t.Run("bound", func(t *testing.T) { testSwappedRecords(t, keys) })
-	t.Run("unbound", func(t *testing.T) { testSwappedRecords(t, unbound{keys}) })
+	t.Run("A167 bound", func(t *testing.T) { testSwappedRecords(t, keys) })
+	t.Run("A167 unbound", func(t *testing.T) { testSwappedRecords(t, unbound{keys}) })
 }
 
 func testSwappedRecords(t *testing.T, keys tokenstore.Codec) {
@@ -84,24 +84,30 @@ func testSwappedRecords(t *testing.T, keys tokenstore.Codec) {
 	}
 }
 
-// TestForeignRecord puts in a record of the same ID, revision and keyset that
-// was sealed for another store.
+// TestForeignRecord puts in a record of the same ID, revision and keyset, and an
+// event of the same Seq, that were sealed for another store.
 func TestForeignRecord(t *testing.T) {
 	keys := newKeys(t)
 	c := tokenstore.Connection{ID: tokenstore.NewID(), UserID: "a"}
 	stores := []*badgerstore.Store{open(t, t.TempDir(), keys), open(t, t.TempDir(), keys)}
 	for _, s := range stores {
 		create(t, s, c)
+		logged(t, s, c.ID, 1)
 	}
-	var foreign []byte
-	tamper(t, stores[1], func(txn *badger.Txn) error {
-		item, err := txn.Get([]byte("c/" + c.ID))
-		if err == nil {
-			foreign, err = item.ValueCopy(nil)
-		}
-		return err
-	})
-	tamper(t, stores[0], func(txn *badger.Txn) error { return txn.Set([]byte("c/"+c.ID), foreign) })
+	foreign := map[string][]byte{"c/" + c.ID: nil, string(badgerstore.EventKey(1)): nil}
+	for key := range foreign {
+		tamper(t, stores[1], func(txn *badger.Txn) error {
+			item, err := txn.Get([]byte(key))
+			if err == nil {
+				foreign[key], err = item.ValueCopy(nil)
+			}
+			return err
+		})
+		tamper(t, stores[0], func(txn *badger.Txn) error { return txn.Set([]byte(key), foreign[key]) })
+	}
+	if got := events(t, stores[0], c.ID); len(got) != 1 || got[0].Type != tokenstore.EventLost {
+		t.Errorf("the events are %+v, want one that is damaged", got)
+	}
 	if _, err := stores[0].Connection(t.Context(), c.ID); !errors.Is(err, tokenstore.ErrCorrupt) {
 		t.Errorf("Connection = %v, want ErrCorrupt", err)
 	}
@@ -125,6 +131,14 @@ func (u unbound) SealFlow(f *tokenstore.Flow, _ []byte) ([]byte, error) {
 
 func (u unbound) OpenFlow(sealed, _ []byte) (tokenstore.Flow, error) {
 	return u.Keyset.OpenFlow(sealed, nil)
+}
+
+func (u unbound) SealEvent(e *tokenstore.Event, _ []byte) ([]byte, error) {
+	return u.Keyset.SealEvent(e, nil)
+}
+
+func (u unbound) OpenEvent(sealed, _ []byte) (tokenstore.Event, error) {
+	return u.Keyset.OpenEvent(sealed, nil)
 }
 
 // TestMovedIndex points an index entry of one user to another user's record.

@@ -19,6 +19,7 @@ type Store struct {
 	connections map[string]tokenstore.Connection // :: ID → connection
 	deleted     map[string]bool                  // :: ID of a connection that was deleted → true
 	flows       map[string]tokenstore.Flow       // :: ID → flow
+	events      []tokenstore.Event               // by Seq, which begins with 1
 	failWrites  error
 }
 
@@ -60,6 +61,7 @@ func (s *Store) CreateConnection(ctx context.Context, c tokenstore.Connection) (
 		c.CreatedAt = now
 	}
 	c.UpdatedAt, c.Revision = now, 1
+	s.add(c.TakeNews())
 	s.connections[c.ID] = c
 	return c.Clone(), nil
 }
@@ -107,12 +109,15 @@ func (s *Store) UpdateConnection(
 		return tokenstore.Connection{}, errors.New("memstore: a connection's ID can't be changed")
 	}
 	c.UpdatedAt, c.Revision = time.Now().UTC(), revision+1
+	s.add(c.TakeNews())
 	s.connections[id] = c.Clone() // change may have kept its pointer
 	return c, nil
 }
 
 // DeleteConnection implements tokenstore.Store.
-func (s *Store) DeleteConnection(ctx context.Context, id string) (tokenstore.Connection, error) {
+func (s *Store) DeleteConnection(
+	ctx context.Context, id string, news ...tokenstore.Event,
+) (tokenstore.Connection, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.writable(ctx); err != nil {
@@ -124,6 +129,8 @@ func (s *Store) DeleteConnection(ctx context.Context, id string) (tokenstore.Con
 	}
 	delete(s.connections, id)
 	s.deleted[id] = true
+	c.News = news
+	s.add(c.TakeNews())
 	return c, nil
 }
 
@@ -194,6 +201,8 @@ func (s *Store) CreateFlow(ctx context.Context, f tokenstore.Flow) error {
 	if _, err := s.flow(f.ID); err == nil {
 		return fmt.Errorf("memstore: flow: %w", tokenstore.ErrExists)
 	}
+	s.add(f.News)
+	f.News = nil
 	s.flows[f.ID] = f.Clone()
 	return nil
 }
@@ -244,6 +253,8 @@ func (s *Store) UpdateFlow(
 	if f.ID != id {
 		return tokenstore.Flow{}, errors.New("memstore: a flow's ID can't be changed")
 	}
+	s.add(f.News)
+	f.News = nil
 	s.flows[id] = f.Clone() // change may have kept its pointer
 	return f, nil
 }
@@ -262,6 +273,58 @@ func (s *Store) TakenFlows(ctx context.Context) ([]tokenstore.Flow, error) {
 		}
 	}
 	return taken, nil
+}
+
+// AppendEvents implements tokenstore.Store.
+func (s *Store) AppendEvents(ctx context.Context, events ...tokenstore.Event) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.writable(ctx); err != nil {
+		return err
+	}
+	s.add(events)
+	return nil
+}
+
+// ListEvents implements tokenstore.Store, but looks at every event.
+func (s *Store) ListEvents(
+	ctx context.Context, f tokenstore.EventFilter, cursor string, limit int,
+) (page []tokenstore.Event, next string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, "", err
+	}
+	if limit < 1 {
+		return nil, "", errors.New("memstore: limit of a list is less than 1")
+	}
+	after, err := tokenstore.ParseEventCursor(cursor)
+	if err != nil {
+		return nil, "", err
+	}
+	if after > uint64(len(s.events)) {
+		return nil, "", fmt.Errorf("memstore: %w: it is beyond the newest event", tokenstore.ErrBadCursor)
+	}
+	oldest := len(s.events) - tokenstore.MaxEvents
+	for i, e := range s.events {
+		if len(page) == limit {
+			break
+		}
+		if i >= oldest && e.Seq > after && (f.ConnectionID == "" || f.ConnectionID == e.ConnectionID) {
+			page, cursor = append(page, e), tokenstore.EventCursor(e.Seq)
+		}
+	}
+	return page, cursor, nil
+}
+
+func (s *Store) add(events []tokenstore.Event) {
+	for _, e := range events {
+		e.Seq = uint64(len(s.events) + 1)
+		if e.At.IsZero() {
+			e.At = time.Now().UTC()
+		}
+		s.events = append(s.events, e)
+	}
 }
 
 func (s *Store) writable(ctx context.Context) error {

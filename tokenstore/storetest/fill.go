@@ -19,7 +19,9 @@ func FullConnection() tokenstore.Connection {
 	var c tokenstore.Connection
 	new(filler).fill(reflect.ValueOf(&c).Elem(), "connection")
 	c.ID = tokenstore.NewID()
-	c.Damaged = false // no codec knows it: it is how a list shows what none can open
+	// No codec knows them: the one is how a list shows what none can open, the
+	// other is written into the audit log.
+	c.Damaged, c.News = false, nil
 	return c
 }
 
@@ -29,7 +31,15 @@ func FullFlow() tokenstore.Flow {
 	var f tokenstore.Flow
 	new(filler).fill(reflect.ValueOf(&f).Elem(), "flow")
 	f.ExpiresAt = time.Now().Add(time.Hour).UTC()
+	f.News = nil
 	return f
+}
+
+// FullEvent returns an event in which every field is set, as FullConnection does.
+func FullEvent() tokenstore.Event {
+	var e tokenstore.Event
+	new(filler).fill(reflect.ValueOf(&e).Elem(), "event")
+	return e
 }
 
 type filler struct{ n int }

@@ -43,6 +43,14 @@ func Run(t *testing.T, open func(t *testing.T) tokenstore.Store) {
 		{"flow is taken once", contract.takenOnce},
 		{"flows are forgotten", contract.forgottenFlows},
 		{"taken flows", contract.takenFlows},
+		{"events are in order", contract.eventOrder},
+		{"every field of an event is kept", contract.everyEventField},
+		{"news of connections", contract.connectionNews},
+		{"news of flows", contract.flowNews},
+		{"no news of what was not changed", contract.noNews},
+		{"events of a connection", contract.eventFilter},
+		{"list of events misuse", contract.eventMisuse},
+		{"concurrent events", contract.concurrentEvents},
 		{"ended context", contract.endedContext},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -147,5 +155,10 @@ func (c contract) endedContext() {
 	c.want("UpdateFlow", err, context.Canceled)
 	_, err = c.s.TakenFlows(ctx)
 	c.want("TakenFlows", err, context.Canceled)
+	c.want("AppendEvents", c.s.AppendEvents(ctx, tokenstore.Event{}), context.Canceled)
+	c.want("AppendEvents of none", c.s.AppendEvents(ctx), context.Canceled)
+	_, _, err = c.s.ListEvents(ctx, tokenstore.EventFilter{}, "", 1)
+	c.want("ListEvents", err, context.Canceled)
+	c.same("the events", c.events(tokenstore.EventFilter{}), []tokenstore.Event(nil))
 	c.stored(conn)
 }

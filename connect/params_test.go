@@ -1,0 +1,131 @@
+package connect_test
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lanyard-proxy/lanyard/connect"
+)
+
+// shops makes `github` an integration with a connection parameter. The values
+// that package provider refuses are its tests' matter: here every refusal is the
+// same.
+func shops(good *string) func(*bench) {
+	return func(b *bench) {
+		in := b.cfg.Integrations["github"]
+		p := in.Provider
+		in.Provider = nil // is for nobody
+		in.For = func(params map[string]string) (connect.Provider, error) {
+			if len(params) != 1 || params["shop"] != *good {
+				return nil, errors.New("shop is not of its form")
+			}
+			return p, nil
+		}
+		b.cfg.Integrations["github"] = in
+	}
+}
+
+func shop(name string) func(*connect.Params) {
+	return func(p *connect.Params) { p.Params = map[string]string{"shop": name} }
+}
+
+func TestParams(t *testing.T) {
+	good := "acme"
+	b := newBench(t, shops(&good))
+	br := b.browser()
+	w := br.callback(br.open(b.link(shop("acme"))))
+	if w.Code != http.StatusSeeOther {
+		t.Fatalf("callback = %d", w.Code)
+	}
+	if n := len(b.connections()); n != 1 {
+		t.Fatalf("%d connections; want 1", n)
+	}
+	c := b.connections()[0]
+	if diff := cmp.Diff(map[string]string{"shop": "acme"}, c.Params); diff != "" {
+		t.Errorf("stored (-want +got):\n%s", diff)
+	}
+
+	// A reconnect has the connection's own, said again or not.
+	again := func(p *connect.Params) { p.ConnectionID = c.ID }
+	for _, change := range [][]func(*connect.Params){{again}, {again, shop("acme")}} {
+		b.browser().open(b.link(change...))
+	}
+	if w := b.browser().get(b.link(again, shop("other"))); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "link_invalid") {
+		t.Errorf("A127 a reconnect with other parameters: %d", w.Code)
+	}
+}
+
+func TestParamsRefused(t *testing.T) {
+	good := "acme"
+	b := newBench(t, shops(&good))
+	for name, change := range map[string]func(*connect.Params){
+		"none":          func(*connect.Params) {},
+		"another value": shop("canary-evil.test/"),
+		"one more":      func(p *connect.Params) { p.Params = map[string]string{"shop": "acme", "x": "y"} },
+	} {
+		t.Run("A127 "+name, func(t *testing.T) {
+			w := b.browser().get(b.link(change))
+			if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "invalid_parameter") {
+				t.Errorf("%d %s; want 400 and invalid_parameter", w.Code, w.Body)
+			}
+			if w.Header().Get("Location") != "" || strings.Contains(w.Body.String(), "canary") || len(w.Result().Cookies()) != 0 {
+				t.Error("the browser was sent on, was told the value, or got a cookie")
+			}
+		})
+	}
+	t.Run("A127 the integration has none", func(t *testing.T) {
+		w := newBench(t).browser().get(b.link(shop("acme")))
+		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "invalid_parameter") {
+			t.Errorf("%d; want 400 and invalid_parameter", w.Code)
+		}
+	})
+	t.Run("A127 valid at the link, not at the callback", func(t *testing.T) {
+		br := b.browser()
+		state := br.open(b.link(shop("acme")))
+		good = "other" // by another configuration
+		defer func() { good = "acme" }()
+		w := br.callback(state)
+		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "invalid_parameter") {
+			t.Errorf("%d; want 400 and invalid_parameter", w.Code)
+		}
+	})
+	if n := b.p.exchanged(); n != 0 {
+		t.Errorf("%d codes were exchanged", n)
+	}
+	if n := len(b.connections()); n != 0 {
+		t.Errorf("%d connections; want none", n)
+	}
+}
+
+// Where the user chooses, only what the link's parameters are for is offered.
+func TestParamsChoose(t *testing.T) {
+	good := "acme"
+	b := newBench(t, shops(&good), func(b *bench) {
+		b.cfg.Integrations["plain"] = connect.Integration{Name: "plain", Title: "Plain", Provider: b.p}
+	})
+	none := func(p *connect.Params) { p.Integration = "" }
+	for want, link := range map[string]string{"Plain": b.link(none), "GitHub": b.link(none, shop("acme"))} {
+		body := b.browser().get(link).Body.String()
+		if strings.Contains(body, "Plain") != (want == "Plain") || strings.Contains(body, "GitHub") != (want == "GitHub") {
+			t.Errorf("the page does not offer %s alone:\n%s", want, body)
+		}
+	}
+}
+
+func TestSignParams(t *testing.T) {
+	s := signer(public, apiKey)
+	link := s.Sign(connect.Params{Params: map[string]string{"shop": "acme", "a": "b"}}, time.Now().Add(time.Minute))
+	_, query, _ := strings.Cut(link, "?")
+	p, err := s.Verify(query, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{"shop": "acme", "a": "b"}, p.Params); diff != "" {
+		t.Error(diff)
+	}
+}

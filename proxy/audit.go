@@ -1,0 +1,58 @@
+package proxy
+
+import (
+	"cmp"
+
+	"go.uber.org/zap"
+
+	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+// noteRefusal writes down that a call was refused, if p is what a caller can
+// bring about that may not call. What is only the state of things is no event.
+func (h *Handler) noteRefusal(c *call, p *guard.Problem) {
+	if h.cfg.Audit == nil {
+		return
+	}
+	e := tokenstore.Event{Type: tokenstore.EventCallRefused, Actor: c.actor(), Reason: cmp.Or(c.reason, p.Code)}
+	switch p.Code {
+	case "key_required", "rate_limited":
+		e.Type, e.Reason = tokenstore.EventKeyRefused, "proxy"
+	case "connection_not_found":
+		e.Reason = cmp.Or(c.reason, "connection_unknown")
+	case "not_allowed", "host_not_allowed", "browser_request_blocked", "host_invalid":
+	default:
+		return
+	}
+	if tokenstore.IsID(c.id) {
+		e.ConnectionID = c.id
+	}
+	if c.grant != nil {
+		e.Integration, e.UserID = c.grant.Integration, c.grant.UserID
+	}
+	h.cfg.Audit.Refused(c.in.Context(), e)
+}
+
+// noteUse writes down who uses a token, the first time, before it goes out.
+func (h *Handler) noteUse(c *call) {
+	g := c.grant
+	if h.cfg.Audit == nil || g.Uses == nil || !g.Uses.First(c.who.Name) {
+		return
+	}
+	err := h.cfg.Audit.Record(c.in.Context(), tokenstore.Event{
+		Type: tokenstore.EventUsed, ConnectionID: g.ConnectionID, Integration: g.Integration, UserID: g.UserID, Actor: c.actor(),
+	})
+	if err != nil {
+		// A token that is valid is used while the store is out, as it is else.
+		h.logger.Warn("event not written", zap.String("connection_id", g.ConnectionID),
+			zap.String("event", string(tokenstore.EventUsed)), zap.Error(err))
+	}
+}
+
+// actor is who makes the call.
+func (c *call) actor() tokenstore.Actor {
+	who := c.who
+	who.From = guard.From(c.in)
+	return who
+}

@@ -1,0 +1,104 @@
+package refresh
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+// watches are those who want to know when a connection is no longer usable.
+type watches struct {
+	mu sync.Mutex
+	of map[string]map[chan struct{}]bool // guarded by mu :: connection ID → what to close
+}
+
+// Watch returns what is closed as soon as a write through Store has made the
+// connection unusable: revoked, deleted, disabled, expired. A renewal of its
+// token does not. It is closed at once if that is so already. stop has to be
+// called at the end; it may be called more than once.
+func (r *Refresher) Watch(id string) (ended <-chan struct{}, stop func()) {
+	end := make(chan struct{})
+	r.watches.add(id, end)
+	// It may have happened since the caller looked.
+	if g, err := r.Find(r.ctx, id); errors.Is(err, tokenstore.ErrNotFound) || err == nil && usable(g.Status, g.Disabled) != nil {
+		r.watches.end(id)
+	}
+	return end, func() { r.watches.remove(id, end) }
+}
+
+func (w *watches) add(id string, end chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.of == nil {
+		w.of = map[string]map[chan struct{}]bool{}
+	}
+	if w.of[id] == nil {
+		w.of[id] = map[chan struct{}]bool{}
+	}
+	w.of[id][end] = true
+}
+
+func (w *watches) remove(id string, end chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.of[id], end)
+	if len(w.of[id]) == 0 {
+		delete(w.of, id)
+	}
+}
+
+// end tells all who watch id.
+func (w *watches) end(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for end := range w.of[id] {
+		close(end)
+	}
+	delete(w.of, id)
+}
+
+// watched is the store with the cache kept right on every write, and with those
+// told who watch. A write that has begun is seen through, whoever loses
+// patience: one that succeeds unseen would leave an old grant in the cache.
+type watched struct {
+	tokenstore.Store
+	r *Refresher
+}
+
+// Connection implements tokenstore.Store.
+func (w watched) Connection(ctx context.Context, id string) (tokenstore.Connection, error) {
+	c, err := w.Store.Connection(ctx, id)
+	if errors.Is(err, tokenstore.ErrCorrupt) {
+		w.r.noteDamage(ctx, id)
+	}
+	return c, err
+}
+
+// UpdateConnection implements tokenstore.Store.
+func (w watched) UpdateConnection(ctx context.Context, id string, change func(*tokenstore.Connection) error) (tokenstore.Connection, error) {
+	c, err := w.Store.UpdateConnection(context.WithoutCancel(ctx), id, change)
+	if err != nil {
+		w.r.cache.drop(id)
+		if errors.Is(err, tokenstore.ErrCorrupt) {
+			w.r.noteDamage(ctx, id)
+		}
+		return c, err
+	}
+	w.r.cache.put(&c)
+	if usable(c.Status, c.Disabled) != nil {
+		w.r.watches.end(id)
+	}
+	return c, nil
+}
+
+// DeleteConnection implements tokenstore.Store.
+func (w watched) DeleteConnection(ctx context.Context, id string, news ...tokenstore.Event) (tokenstore.Connection, error) {
+	c, err := w.Store.DeleteConnection(context.WithoutCancel(ctx), id, news...)
+	w.r.cache.drop(id)
+	if err == nil {
+		w.r.watches.end(id)
+	}
+	return c, err
+}
