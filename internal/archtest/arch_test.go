@@ -32,10 +32,11 @@ var allowed = map[string][]string{
 	"connect":                {"guard", "internal/failpoint", "secret", "tokenstore"},
 	"proxy":                  {"guard", "secret", "tokenstore"},
 	"api":                    {"guard", "secret", "tokenstore"},
+	"audit":                  {"guard", "tokenstore"},
 	"internal/demo":          {"internal/fakeprovider"},
 	"internal/soak":          {"internal/fakeprovider"},
 	"caddymodule": {
-		"api", "connect", "guard", "internal/demo", "internal/fakeprovider", "provider", "proxy", "refresh",
+		"api", "audit", "connect", "guard", "internal/demo", "internal/fakeprovider", "provider", "proxy", "refresh",
 		"seal", "secret", "tokenstore", "tokenstore/badgerstore",
 	},
 	"cmd/lanyard": {"caddymodule"},
@@ -49,7 +50,7 @@ var only = map[string][]string{
 	"github.com/tink-crypto/": {"seal"},
 	"golang.org/x/oauth2":     {"provider"},
 	"go.uber.org/zap": {
-		"api", "caddymodule", "connect", "internal/demo", "proxy", "refresh", "tokenstore/badgerstore",
+		"api", "audit", "caddymodule", "connect", "internal/demo", "proxy", "refresh", "tokenstore/badgerstore",
 	},
 }
 

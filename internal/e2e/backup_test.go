@@ -52,7 +52,7 @@ func (w *world) wantStale(id string) {
 	}
 }
 
-// TestRestoreOfAnOlderBackup (F065, F066): a backup is taken under load, tokens
+// TestRestoreOfAnOlderBackup (F065, F066, A170): a backup is taken under load, tokens
 // rotate, connections come and go, the backup is restored. Nothing is tried in
 // bulk: the connections whose token was rotated end one by one, when their time
 // comes; the others go on.
@@ -214,7 +214,7 @@ func TestDocsOperations(t *testing.T) {
 	run := func(command string) string {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), "sh", "-euc", command)
-		cmd.Env, cmd.Dir = append(w.env(), "LANYARD_URL="+w.proxyURL("")), w.site.Dir
+		cmd.Env, cmd.Dir = append(w.env(), "LANYARD_URL="+w.proxyURL(""), "LANYARD="+w.proxyURL(""), "API_KEY="+w.apiKey), w.site.Dir
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Errorf("%s: %v\n%s", command, err, out)
@@ -248,8 +248,8 @@ func TestDocsOperations(t *testing.T) {
 			t.Errorf("%v: afterwards: %v", b, err)
 		}
 	}
-	if ran != 5 {
-		t.Errorf("%d blocks of commands, want 5", ran)
+	if ran != 6 {
+		t.Errorf("%d blocks of commands, want 6", ran)
 	}
 	var now struct{ State string }
 	if a := w.api(http.MethodGet, "/v1/rekey", nil, nil); json.Unmarshal([]byte(a.Body), &now) != nil || now.State == "needed" {

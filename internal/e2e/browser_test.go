@@ -4,7 +4,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
-	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -38,7 +37,7 @@ func (w *world) link(params url.Values) string {
 		h.Write([]byte(message))
 		return h.Sum(nil)
 	}
-	endpoint := fmt.Sprintf("http://localhost:%d/connect", w.site.Connect)
+	endpoint := w.site.Public + "/connect"
 	signature := mac(mac([]byte(w.apiKey), "lanyard link v1"), "lanyard-link-v1\n"+endpoint+"\n"+params.Encode())
 	return endpoint + "?" + params.Encode() + "&signature=" + base64.RawURLEncoding.EncodeToString(signature)
 }

@@ -156,7 +156,7 @@ func (b *tab) complain(format string, args ...any) {
 
 // ours reports whether Lanyard serves the page at an address.
 func (w *world) ours(url string) bool {
-	return strings.HasPrefix(url, fmt.Sprintf("http://localhost:%d/", w.site.Connect))
+	return strings.HasPrefix(url, w.site.Public+"/")
 }
 
 // open loads an address.

@@ -37,6 +37,7 @@ func (w *world) tryDo(req *http.Request) (answer, error) {
 	_ = res.Header.Write(&head)
 	w.note(head.Bytes())
 	w.note(b)
+	w.out.meetAnswer(res.Header, b)
 	return answer{res.StatusCode, res.Header, string(b)}, nil
 }
 

@@ -28,10 +28,11 @@ func (w *world) connect(user string) string {
 }
 
 // newBrowser returns a client with cookies that follows no redirect by itself.
+// It has an address of its own, as browsers do.
 func newBrowser(t *testing.T) *http.Client {
 	t.Helper()
 	return &http.Client{
-		Jar: newJar(t), Timeout: patience,
+		Jar: newJar(t), Timeout: patience, Transport: newAddress(t),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
@@ -90,6 +91,7 @@ func (w *world) browse(browser *http.Client, rawURL string) *http.Response {
 		w.t.Fatal(err)
 	}
 	w.note(b)
+	w.out.meetAnswer(res.Header, b)
 	res.Body = io.NopCloser(bytes.NewReader(b))
 	return res
 }
@@ -100,7 +102,7 @@ type app struct {
 	callbacks chan url.Values
 }
 
-func newApp(t *testing.T) *app {
+func newApp(t *testing.T, out *outlets) *app {
 	t.Helper()
 	a := &app{callbacks: make(chan url.Values, 16)}
 	mux := http.NewServeMux()
@@ -113,7 +115,7 @@ func newApp(t *testing.T) *app {
 		rw.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = io.WriteString(rw, `<!doctype html><title>The app</title><link rel="icon" href="data:,"><h1 id="back">Back in the app</h1>`)
 	})
-	srv := httptest.NewServer(mux)
+	srv := httptest.NewServer(out.watch(&out.toApp, mux))
 	t.Cleanup(srv.Close)
 	a.url = strings.Replace(srv.URL, "127.0.0.1", "localhost", 1)
 	return a

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -52,6 +53,7 @@ func binary(t *testing.T) string {
 type site struct {
 	Dir      string // of this run; the data directory is Dir/data
 	Connect  int    // port of lanyard_connect
+	Public   string // public_url
 	Proxy    int    // port of lanyard_api and lanyard_proxy
 	App      string // base URL of the app
 	Fake     string // base URL of the fake provider
@@ -61,19 +63,22 @@ type site struct {
 	Client   string // further lines of the integration fake
 	Sites    string // further sites
 	ProxyOpt string // block of lanyard_proxy
+	Global   string // further global options
+	EachSite string // further lines of both of Lanyard's sites
 }
 
 var caddyfile = template.Must(template.New("").Parse(`{
 	admin unix/{{.Dir}}/admin.sock
 	debug
 	grace_period 20s
+	{{.Global}}
 	log {
 		output file {{.Dir}}/caddy.log
 		level DEBUG
 		format json
 	}
 	lanyard {
-		public_url http://localhost:{{.Connect}}
+		public_url {{.Public}}
 		store badger {{.Dir}}/data
 		api_key {env.LANYARD_API_KEY}
 		client app {env.LANYARD_CLIENT_KEY}
@@ -104,11 +109,15 @@ var caddyfile = template.Must(template.New("").Parse(`{
 					replace code REDACTED
 					replace state REDACTED
 					replace completion_code REDACTED
+					replace signature REDACTED
+					replace access_token REDACTED
 				}
 				request>headers>Lanyard-Key delete
+				resp_headers>Location delete
 			}
 		}
 	}
+	{{.EachSite}}
 	lanyard_connect
 }
 
@@ -122,6 +131,7 @@ var caddyfile = template.Must(template.New("").Parse(`{
 			}
 		}
 	}
+	{{.EachSite}}
 	lanyard_api /v1/*
 	lanyard_proxy {{.ProxyOpt}}
 }
@@ -135,17 +145,21 @@ type world struct {
 	site      site
 	fake      *fakeprovider.Server
 	app       *app
+	evil      *evil
 	apiKey    string
 	clientKey string
-	secret    string   // the client secret at the fake provider
-	secrets   []string // further ones that may stand nowhere
-	bin       string   // the program under test
+	secret    string              // the client secret at the fake provider
+	secrets   []string            // further ones that may stand nowhere
+	bin       string              // the program under test
+	environ   []string            // further variables of its environment
+	user      *syscall.Credential // whom it runs as; nil: as the test
 
 	cmd    *exec.Cmd
 	exited chan error
 
 	mu   sync.Mutex
 	seen bytes.Buffer // every answer that came out, for the sweep
+	out  outlets
 }
 
 // option changes a world before it starts.
@@ -164,7 +178,8 @@ func newWorld(t *testing.T, opts ...option) *world {
 		site: site{Dir: t.TempDir(), Connect: freePort(t), Proxy: freePort(t)},
 		bin:  binary(t),
 	}
-	w.app = newApp(t)
+	w.site.Public = fmt.Sprintf("http://localhost:%d", w.site.Connect)
+	w.app, w.evil = newApp(t, &w.out), newEvil(t)
 	cfg := fakeprovider.Config{
 		ClientID: "lanyard-test", ClientSecret: w.secret, Scopes: []string{"read", "write"},
 		RedirectURIs: []string{fmt.Sprintf("http://localhost:%d/callback/fake", w.site.Connect)},
@@ -174,7 +189,7 @@ func newWorld(t *testing.T, opts ...option) *world {
 		o(w, &cfg)
 	}
 	w.fake = fakeprovider.New(cfg)
-	srv := httptest.NewServer(w.fake)
+	srv := httptest.NewServer(w.out.watch(&w.out.toProvider, w.fake))
 	t.Cleanup(srv.Close)
 	w.fake.SetIssuer(srv.URL)
 	w.site.Fake, w.site.App = srv.URL, w.app.url
@@ -183,6 +198,7 @@ func newWorld(t *testing.T, opts ...option) *world {
 	t.Cleanup(func() {
 		w.stop()
 		w.sweep()
+		w.evil.wantNothing(w.t)
 	})
 	return w
 }
@@ -226,10 +242,11 @@ func (w *world) writeCaddyfile() {
 func (w *world) path(name string) string { return filepath.Join(w.site.Dir, name) }
 
 func (w *world) env() []string {
-	return append(os.Environ(),
-		"XDG_DATA_HOME="+w.path("xdg"), "XDG_CONFIG_HOME="+w.path("xdg"), "HOME="+w.site.Dir,
-		"LANYARD_API_KEY="+w.apiKey, "LANYARD_CLIENT_KEY="+w.clientKey, "LANYARD_FAILPOINTS="+w.path("failpoints"),
-		"FAKE_CLIENT_ID=lanyard-test", "FAKE_CLIENT_SECRET="+w.secret)
+	return slices.Concat(os.Environ(), w.environ, []string{
+		"XDG_DATA_HOME=" + w.path("xdg"), "XDG_CONFIG_HOME=" + w.path("xdg"), "HOME=" + w.site.Dir,
+		"LANYARD_API_KEY=" + w.apiKey, "LANYARD_CLIENT_KEY=" + w.clientKey, "LANYARD_FAILPOINTS=" + w.path("failpoints"),
+		"FAKE_CLIENT_ID=lanyard-test", "FAKE_CLIENT_SECRET=" + w.secret,
+	})
 }
 
 // start starts ./caddy and waits until it is ready.
@@ -250,6 +267,9 @@ func (w *world) launch() {
 	w.cmd = exec.Command(w.bin, "run", "--config", w.path("Caddyfile"), "--adapter", "caddyfile")
 	w.cmd.Env, w.cmd.Dir = w.env(), w.site.Dir
 	w.cmd.Stdout, w.cmd.Stderr, w.cmd.SysProcAttr = out, out, dieWithParent()
+	if w.user != nil {
+		w.cmd.SysProcAttr.Credential = w.user
+	}
 	if err := w.cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
@@ -289,6 +309,7 @@ func (w *world) stop() {
 	if w.cmd == nil {
 		return
 	}
+	w.peek()
 	_ = w.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case err := <-w.exited:

@@ -297,6 +297,7 @@ func TestWhatComesFromAWebPageIsRefused(t *testing.T) {
 	}
 }
 
+// A150, in short: attack_secret_test.go looks at all places.
 func TestConfigurationShowsNoSecret(t *testing.T) {
 	w := newWorld(t)
 	cfg := w.config()

@@ -4,7 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	endian "encoding/binary"
 	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"html"
+	"html/template"
 	"io"
 	"io/fs"
 	"net"
@@ -13,8 +18,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
+	"unicode/utf16"
 )
 
 func newJar(t *testing.T) http.CookieJar {
@@ -26,89 +36,391 @@ func newJar(t *testing.T) http.CookieJar {
 	return jar
 }
 
-// spellings returns the ways in which a secret could stand somewhere.
-func spellings(s string) map[string][]byte {
-	utf16 := make([]byte, 0, 2*len(s))
-	for _, c := range []byte(s) {
-		utf16 = append(utf16, c, 0)
-	}
-	// Base64 of a longer text holds the secret at one of three offsets: of
-	// each, the part that does not depend on its neighbours.
-	out := map[string][]byte{
-		"plain": []byte(s), "hex": []byte(hex.EncodeToString([]byte(s))),
-		"url-encoded": []byte(url.QueryEscape(s)), "utf-16": utf16,
-	}
-	for off := range 3 {
-		enc := base64.RawStdEncoding.EncodeToString([]byte(strings.Repeat("x", off) + s))
-		start := (off*8 + 5) / 6
-		end := len(enc) - 1
-		if end-start > 12 {
-			out["base64 at "+string(rune('0'+off))] = []byte(enc[start:end])
-			out["base64url at "+string(rune('0'+off))] = []byte(strings.NewReplacer("+", "-", "/", "_").Replace(enc[start:end]))
-		}
-	}
-	return out
+// kind tells secrets apart by where they belong. Each is a unique word, so that
+// one that is found was leaked.
+type kind uint8
+
+const (
+	credential kind = 1 << iota // codes, tokens, code verifiers, the client secret: the provider's and nobody else's
+	key                         // API and client keys: Lanyard's callers'
+	keyset                      // what seals the store: the keyset's file
+	cookie                      // of a browser in a flow
+	flowState                   // what leads back to a flow: the browser's, the provider's
+	handed                      // link signatures, completion codes, the app's state: Lanyard's and the app's
+)
+
+// outlets keeps what came out of Lanyard in places that are no files, and the
+// secrets that were met on the way there.
+type outlets struct {
+	mu         sync.Mutex // guards all below
+	inside     bytes.Buffer
+	toApp      bytes.Buffer
+	toProvider bytes.Buffer
+	met        map[string]kind
 }
 
-// sweep looks for every secret of the run in all that came out of Lanyard:
-// answers and pages, logs at debug level, its output, the admin API's
-// configuration, autosave.json, and the bytes of the data directory.
-func (w *world) sweep() {
-	w.t.Helper()
-	secrets := append(append(w.fake.Secrets(), w.secret), w.secrets...)
-	keys := []string{w.apiKey, w.clientKey}
+// most is how much of a place is kept.
+const most = 16 << 20
 
-	w.mu.Lock()
-	w.look("an answer", w.seen.Bytes(), append(secrets, keys...))
-	w.mu.Unlock()
-	err := filepath.WalkDir(w.site.Dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !d.Type().IsRegular() || filepath.Base(path) == "Caddyfile" {
-			return err
-		}
-		if filepath.Base(path) == "lanyard-ballast" { // 32 MiB, never written to
-			return nil
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		w.look(path, b, append(secrets, keys...))
-		return nil
-	})
-	if err != nil {
-		w.t.Error(err)
+func (o *outlets) keep(in *bytes.Buffer, b []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if in.Len() < most {
+		in.Write(b)
 	}
+}
+
+func (o *outlets) meet(k kind, secrets ...string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, s := range secrets {
+		if o.met == nil {
+			o.met = map[string]kind{}
+		}
+		if o.met[s] == 0 {
+			o.met[s] = k
+		}
+	}
+}
+
+// meetURL takes note of the secrets of flows in an address that Lanyard made.
+func (o *outlets) meetURL(address string) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return
+	}
+	q := u.Query()
+	if q.Has("code_challenge") {
+		o.meet(flowState, q["state"]...)
+	} else {
+		o.meet(handed, q["state"]...)
+	}
+	o.meet(handed, q["signature"]...)
+	o.meet(handed, q["completion_code"]...)
+}
+
+// connectURL finds links in the API's answers.
+var connectURL = regexp.MustCompile(`"connect_url":"([^"]+)"`)
+
+// meetAnswer takes note of the secrets of flows in one of Lanyard's answers.
+func (o *outlets) meetAnswer(header http.Header, body []byte) {
+	o.meetURL(header.Get("Location"))
+	for _, c := range (&http.Response{Header: header}).Cookies() {
+		o.meet(cookie, c.Value)
+	}
+	for _, m := range connectURL.FindAllSubmatch(body, -1) {
+		var link string
+		if json.Unmarshal([]byte(`"`+string(m[1])+`"`), &link) == nil {
+			o.meetURL(link)
+		}
+	}
+}
+
+// watch keeps the requests that arrive at a server.
+func (o *outlets) watch(in *bytes.Buffer, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		var head bytes.Buffer
+		fmt.Fprintf(&head, "%s %s\n", r.Method, r.RequestURI)
+		_ = r.Header.Write(&head)
+		head.WriteString("\r\n")
+		o.keep(in, head.Bytes())
+		o.meet(flowState, r.URL.Query()["state"]...) // sent on by a browser that the tests don't read along with
+		body := &watched{ReadCloser: r.Body}
+		r.Body = body
+		defer func() {
+			o.keep(in, body.begin.Bytes())
+			if form, err := url.ParseQuery(body.begin.String()); err == nil {
+				o.meet(credential, form["code_verifier"]...)
+			}
+		}()
+		next.ServeHTTP(rw, r)
+	})
+}
+
+// watched keeps the beginning of a body.
+type watched struct {
+	io.ReadCloser
+	begin bytes.Buffer
+}
+
+func (b *watched) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.begin.Write(p[:min(n, max(0, 64<<10-b.begin.Len()))])
+	return n, err
+}
+
+// peek keeps what the running program shows of itself: its configuration and
+// metrics, the stacks of its goroutines, its arguments. One that is gone, or has
+// no admin API, shows less.
+func (w *world) peek() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	for _, path := range []string{"/config/", "/metrics", "/debug/pprof/goroutine?debug=2"} {
+		if _, b, err := w.admin(ctx, path); err == nil {
+			w.out.keep(&w.out.inside, b)
+		}
+	}
+	if args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", w.cmd.Process.Pid)); err == nil {
+		w.out.keep(&w.out.inside, args)
+	}
+}
+
+// admin asks the admin API.
+func (w *world) admin(ctx context.Context, path string) (int, []byte, error) {
+	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", w.path("admin.sock"))
+	}}
+	defer tr.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	res, err := tr.RoundTrip(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	return res.StatusCode, b, err
 }
 
 // config returns what the admin API shows of the running configuration.
 func (w *world) config() []byte {
 	w.t.Helper()
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", w.path("admin.sock"))
-	}}}
-	defer client.CloseIdleConnections()
-	res, err := client.Get("http://localhost/config/")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
+	_, b, err := w.admin(w.ctx(), "/config/")
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return b
 }
 
+// allSecrets returns every secret of the run.
+func (w *world) allSecrets() map[string]kind {
+	all := map[string]kind{w.apiKey: key, w.clientKey: key, w.secret: credential}
+	for _, s := range w.secrets {
+		all[s] = credential
+	}
+	if w.fake != nil {
+		for _, s := range w.fake.Secrets() {
+			all[s] = credential
+		}
+	}
+	if b, err := os.ReadFile(w.path("data/lanyard-keys.json")); err == nil {
+		for _, s := range keysetSecrets(b) {
+			all[s] = keyset
+		}
+	}
+	w.out.mu.Lock()
+	defer w.out.mu.Unlock()
+	for s, k := range w.out.met {
+		if all[s] == 0 {
+			all[s] = k
+		}
+	}
+	return all
+}
+
+// keysetSecrets returns the keys of a keyset, as Tink writes them and raw.
+func keysetSecrets(text []byte) []string {
+	var ks struct {
+		Key []struct {
+			KeyData struct{ Value string }
+		}
+	}
+	if json.Unmarshal(text, &ks) != nil {
+		return nil
+	}
+	var out []string
+	for _, k := range ks.Key {
+		out = append(out, k.KeyData.Value)
+		// The last 32 bytes of the message are the key of AES-256.
+		if b, err := base64.StdEncoding.DecodeString(k.KeyData.Value); err == nil && len(b) > 32 {
+			out = append(out, string(b[len(b)-32:]))
+		}
+	}
+	return out
+}
+
+// sweep looks for every secret of the run in all that came out of Lanyard.
+func (w *world) sweep() {
+	w.t.Helper()
+	for _, l := range w.leaks() {
+		w.t.Error(l)
+	}
+}
+
+// leaks looks for every secret of the run, in every spelling, in
+//
+//   - answers and pages, where the secrets of the flow that they are part of
+//     belong;
+//   - the files of the run: logs at debug level, output with its panics and
+//     dumps, autosave.json, the data directory, backups;
+//   - what the program shows of itself (peek), and the traces it sent;
+//   - what the app and the provider were sent.
+//
+// Nothing at all may reach the attacker's host, which is looked at elsewhere.
+func (w *world) leaks() []string {
+	f := newFinder(w.allSecrets())
+	w.mu.Lock()
+	out := f.find("an answer", w.seen.Bytes(), flowState|handed)
+	w.mu.Unlock()
+	w.out.mu.Lock()
+	out = append(out, f.find("the program's inside", w.out.inside.Bytes(), 0)...)
+	// A browser sends the cookies of localhost to each of its ports.
+	out = append(out, f.find("a request to the app", w.out.toApp.Bytes(), handed|cookie)...)
+	out = append(out, f.find("a request to the provider", w.out.toProvider.Bytes(), credential|flowState)...)
+	w.out.mu.Unlock()
+	err := filepath.WalkDir(w.site.Dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil || !d.Type().IsRegular():
+			return err
+		case d.Name() == "Caddyfile": // the test's own
+			return nil
+		case d.Name() == "lanyard-ballast": // 32 MiB, never written to
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		var belongs kind
+		if strings.Contains(d.Name(), "keys") && bytes.Contains(b, []byte(`"primaryKeyId"`)) {
+			belongs = keyset
+		}
+		out = append(out, f.find(path, b, belongs)...)
+		return nil
+	})
+	if err != nil {
+		out = append(out, err.Error())
+	}
+	return out
+}
+
+// look reports those of the secrets that stand somewhere.
 func (w *world) look(where string, in []byte, secrets []string) {
 	w.t.Helper()
+	all := map[string]kind{}
 	for _, s := range secrets {
-		for how, b := range spellings(s) {
-			if i := bytes.Index(in, b); i >= 0 {
-				w.t.Errorf("%s holds a secret of the run (%s): …%s…", where, how, around(in, i, len(b)))
-				break
+		all[s] = credential
+	}
+	for _, l := range newFinder(all).find(where, in, 0) {
+		w.t.Error(l)
+	}
+}
+
+// spellings returns the ways in which a secret could stand somewhere.
+func spellings(s string) map[string][]byte {
+	each := func(format string) []byte {
+		var b bytes.Buffer
+		for _, c := range []byte(s) {
+			fmt.Fprintf(&b, format, c)
+		}
+		return b.Bytes()
+	}
+	var plainJSON bytes.Buffer
+	enc := json.NewEncoder(&plainJSON)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(s)
+	escapedJSON, _ := json.Marshal(s)
+	units := utf16.Encode([]rune(s))
+	little, big := make([]byte, 0, 2*len(s)), make([]byte, 0, 2*len(s))
+	for _, u := range units {
+		little = endian.LittleEndian.AppendUint16(little, u)
+		big = endian.BigEndian.AppendUint16(big, u)
+	}
+	out := map[string][]byte{
+		"plain": []byte(s), "hex": []byte(hex.EncodeToString([]byte(s))), "HEX": []byte(strings.ToUpper(hex.EncodeToString([]byte(s)))),
+		"url-encoded": []byte(url.QueryEscape(s)), "url-encoded path": []byte(url.PathEscape(s)), "url-encoded bytes": each("%%%02x"), "url-encoded BYTES": each("%%%02X"),
+		"json": bytes.Trim(bytes.TrimSpace(plainJSON.Bytes()), `"`), "json for html": bytes.Trim(escapedJSON, `"`), "json bytes": each(`\u%04x`),
+		"quoted": []byte(strings.Trim(fmt.Sprintf("%q", s), `"`)), "numbers": bytes.TrimSpace(each("%d ")),
+		"html": []byte(html.EscapeString(s)), "html template": []byte(strings.ReplaceAll(template.HTMLEscapeString(s), "+", "&#43;")), "html bytes": each("&#%d;"),
+		"utf-16le": little, "utf-16be": big,
+	}
+	// Base64 of a longer text holds the secret at one of three offsets: of
+	// each, the part that does not depend on its neighbours.
+	for off := range 3 {
+		enc := base64.RawStdEncoding.EncodeToString([]byte(strings.Repeat("x", off) + s))
+		start, end := (off*8+5)/6, len(enc)-1
+		out[fmt.Sprintf("base64 at %d", off)] = []byte(enc[start:end])
+		out[fmt.Sprintf("base64url at %d", off)] = []byte(strings.NewReplacer("+", "-", "/", "_").Replace(enc[start:end]))
+	}
+	return out
+}
+
+// shortest is the length under which a word is no secret: tests send short ones
+// in the place of codes and states.
+const shortest = 16
+
+// finder finds all spellings of all secrets in one pass.
+type finder struct {
+	window  [1 << 15]uint64        // a bit for the hash of each pattern's first eight bytes
+	pattern map[[8]byte][]*pattern // :: the first eight bytes → the patterns
+}
+
+type pattern struct {
+	text   []byte
+	how    string
+	secret string
+	kind   kind
+}
+
+func newFinder(secrets map[string]kind) *finder {
+	f := &finder{pattern: map[[8]byte][]*pattern{}}
+	for s, k := range secrets {
+		if len(s) < shortest {
+			continue
+		}
+		for how, text := range spellings(s) {
+			at := [8]byte(text)
+			f.pattern[at] = append(f.pattern[at], &pattern{text, how, s, k})
+			h := endian.LittleEndian.Uint64(text) * spread >> (64 - 21)
+			f.window[h/64] |= 1 << (h % 64)
+		}
+	}
+	return f
+}
+
+// spread is odd, and makes a hash of what it is multiplied with.
+const spread = 0x9e3779b97f4a7c15
+
+// find returns a line for each secret that stands in a place, but for those of
+// the kinds that belong there.
+func (f *finder) find(where string, in []byte, belong kind) []string {
+	var out []string
+	found := map[string]bool{}
+	for i := f.next(in, 0); i >= 0; i = f.next(in, i+1) {
+		for _, p := range f.pattern[[8]byte(in[i:])] {
+			if p.kind&belong == 0 && !found[p.secret] && bytes.HasPrefix(in[i:], p.text) {
+				found[p.secret] = true
+				out = append(out, fmt.Sprintf("%s holds a secret of the run (kind %d, %s): …%s…", where, p.kind, p.how, around(in, i, len(p.text))))
 			}
 		}
 	}
+	slices.Sort(out)
+	return out
+}
+
+// nothing is what the store's files are full of.
+var nothing [4096]byte
+
+// next returns the first place from i on at which a pattern may begin, or -1. It
+// sees every byte of every file, which under the race detector would take most of
+// the suite's time.
+//
+//go:norace
+func (f *finder) next(in []byte, i int) int {
+	for ; i+8 <= len(in); i++ {
+		if in[i] == 0 {
+			for len(in) >= i+len(nothing) && bytes.Equal(in[i:i+len(nothing)], nothing[:]) {
+				i += len(nothing) - 8 // UTF-16 begins with a zero
+			}
+		}
+		h := endian.LittleEndian.Uint64(in[i:]) * spread >> (64 - 21)
+		if f.window[h/64]&(1<<(h%64)) != 0 {
+			return i
+		}
+	}
+	return -1
 }
 
 // around shows where a secret was found, without it.
