@@ -62,7 +62,7 @@ func TestBeginParams(t *testing.T) {
 		"control code": `{"integration":"gl","params":{"shop":"acme\n"}}`,
 		"300 long":     `{"integration":"gl","params":{"shop":"` + strings.Repeat("a", 300) + `"}}`,
 	} {
-		t.Run("A127 "+name, func(t *testing.T) {
+		t.Run("A127 "+name, func(_ *testing.T) {
 			b.wants(b.do("POST", "/v1/connections", body), 400, "invalid_request")
 		})
 	}

@@ -21,16 +21,16 @@ import (
 )
 
 // The budget of refusals. Strangers can bring those about at will, and each
-// line takes the place of the oldest in the log: at the most that all of them
-// together get, a full log is theirs in half a day, and one sender's in five.
+// line takes the place of the oldest in the log: all of them together take a
+// week at the least to push out a log's 500,000.
 const (
-	senderBurst = 100         // lines at once for one address and type of event
-	senderEvery = time.Second // for one more
-	allBurst    = 400         // lines at once for all together
-	allRate     = 10          // and a second from then on
+	senderBurst = 100             // lines at once for one address and type of event
+	senderEvery = time.Second     // for one more
+	allBurst    = 400             // lines at once for all together
+	allEvery    = 5 * time.Second // for one more
 	// maxSenders bounds how many are counted by themselves. Those beyond are
 	// counted together.
-	maxSenders = 256
+	maxSenders = 32
 	// countEvery is how late at most the log tells what was over the budget.
 	countEvery = time.Minute
 	// maxText bounds each text of a refusal, in bytes: more than any name has that
@@ -39,6 +39,9 @@ const (
 	// writeTime bounds one write, which goes on when its caller has hung up:
 	// nobody gets out of the log by leaving early.
 	writeTime = 5 * time.Second
+	// usePatience is how long a call waits for the line about its token's use:
+	// longer than a write takes where all is well.
+	usePatience = 200 * time.Millisecond
 )
 
 // Store is where events go.
@@ -52,6 +55,8 @@ type Log struct {
 	logger *zap.Logger
 	stop   chan struct{}
 	over   chan struct{} // closed when nothing is counted any more
+
+	uses sync.WaitGroup // writes that their callers may not have waited for
 
 	each *guard.Buckets // of lines, by sender
 	all  *rate.Limiter  // of all senders together
@@ -72,7 +77,7 @@ func senderOf(e *tokenstore.Event) sender { return sender{guard.Network(e.Actor.
 func New(store Store, logger *zap.Logger) *Log {
 	l := &Log{
 		store: store, logger: logger, stop: make(chan struct{}), over: make(chan struct{}),
-		each: guard.NewBuckets(senderEvery, senderBurst), all: rate.NewLimiter(allRate, allBurst),
+		each: guard.NewBuckets(senderEvery, senderBurst), all: rate.NewLimiter(rate.Every(allEvery), allBurst),
 		rest: map[sender]tokenstore.Event{},
 	}
 	go l.keepCounting()
@@ -84,6 +89,7 @@ func New(store Store, logger *zap.Logger) *Log {
 func (l *Log) Close() {
 	close(l.stop)
 	<-l.over
+	l.uses.Wait()
 }
 
 // Record writes events of what was done. When it returns nil they are stored
@@ -97,9 +103,30 @@ func (l *Log) Record(ctx context.Context, events ...tokenstore.Event) error {
 	return nil
 }
 
+// Used writes that a token is used. It waits for that, but a moment only: a token
+// that is valid is used while the store is slow or out. An event that can't be
+// written is logged.
+func (l *Log) Used(ctx context.Context, e tokenstore.Event) {
+	written := make(chan struct{})
+	l.uses.Go(func() {
+		defer close(written)
+		if err := l.Record(ctx, e); err != nil {
+			l.logger.Warn("event not written", zap.String("connection_id", e.ConnectionID),
+				zap.String("event", string(e.Type)), zap.Error(err))
+		}
+	})
+	patience := time.NewTimer(usePatience)
+	defer patience.Stop()
+	select {
+	case <-written:
+	case <-patience.C:
+	}
+}
+
 // Refused writes an event of what was refused, as Denied, before it returns. It
 // is for what strangers can bring about at will, so there is a budget: a line
-// each up to 100 at once and then one a second, for each address and type. What
+// each up to 100 at once and then one a second, for each address and type, and
+// less where there are many of those. What
 // is beyond is counted, and told within a minute by one line with Count and
 // what those events have in common. What a call costs depends on that budget
 // alone, never on what it tells, so that nobody can learn that from the time it

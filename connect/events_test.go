@@ -87,10 +87,14 @@ func TestEvents(t *testing.T) {
 		{name: "another browser, error", do: func(_ *testing.T, b *bench) {
 			b.browser().callback(b.browser().open(b.link()), "error", "access_denied")
 		}, refused: []string{"denied flow.ended browser_mismatch" + by}},
-		{name: "another issuer", change: func(b *bench) { b.p.issuer = "https://idp.example" }, do: flow("code", "x", "iss", "https://evil.example"),
-			told: []string{"denied flow.ended issuer_mismatch" + by}},
-		{name: "another issuer, error", change: func(b *bench) { b.p.issuer = "https://idp.example" }, do: flow("error", "x", "iss", "https://evil.example"),
-			refused: []string{"denied flow.ended issuer_mismatch" + by}},
+		{
+			name: "another issuer", change: func(b *bench) { b.p.issuer = "https://idp.example" }, do: flow("code", "x", "iss", "https://evil.example"),
+			told: []string{"denied flow.ended issuer_mismatch" + by},
+		},
+		{
+			name: "another issuer, error", change: func(b *bench) { b.p.issuer = "https://idp.example" }, do: flow("error", "x", "iss", "https://evil.example"),
+			refused: []string{"denied flow.ended issuer_mismatch" + by},
+		},
 		{name: "connected again before it was completed", do: func(_ *testing.T, b *bench) {
 			c := b.begun()
 			for range 2 {
@@ -114,6 +118,7 @@ func TestEvents(t *testing.T) {
 			br.callback(state)
 		}, told: []string{"flow.ended timeout" + by}},
 		{name: "nobody completes", do: func(t *testing.T, b *bench) {
+			t.Helper()
 			br := b.browser()
 			id := wantApp(t, br.callback(br.open(b.link())), "").Get("connection_id")
 			time.Sleep(tokenstore.CompletionLife)
@@ -124,6 +129,7 @@ func TestEvents(t *testing.T) {
 			}
 		}, told: []string{"connection.authorized" + by, "connection.dropped timeout lanyard", "connection.failed timeout lanyard"}},
 		{name: "nobody connects", do: func(t *testing.T, b *bench) {
+			t.Helper()
 			c := b.begun()
 			time.Sleep(time.Hour)
 			if err := b.h.Lapse(t.Context(), c.ID); err != nil {
@@ -131,6 +137,7 @@ func TestEvents(t *testing.T) {
 			}
 		}, told: []string{"connection.failed timeout lanyard"}},
 		{name: "interrupted, and answered", do: func(t *testing.T, b *bench) {
+			t.Helper()
 			for _, answer := range []*tokenstore.Answer{nil, {Status: 200, Body: secret.New("t")}} {
 				_, err := b.mem.UpdateFlow(t.Context(), secretHash(b.browser().open(b.link())), func(f *tokenstore.Flow) error {
 					f.Answer = answer

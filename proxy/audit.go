@@ -2,8 +2,7 @@ package proxy
 
 import (
 	"cmp"
-
-	"go.uber.org/zap"
+	"context"
 
 	"github.com/lanyard-proxy/lanyard/guard"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
@@ -11,7 +10,7 @@ import (
 
 // noteRefusal writes down that a call was refused, if p is what a caller can
 // bring about that may not call. What is only the state of things is no event.
-func (h *Handler) noteRefusal(c *call, p *guard.Problem) {
+func (h *Handler) noteRefusal(ctx context.Context, c *call, p *guard.Problem) {
 	if h.cfg.Audit == nil {
 		return
 	}
@@ -31,23 +30,18 @@ func (h *Handler) noteRefusal(c *call, p *guard.Problem) {
 	if c.grant != nil {
 		e.Integration, e.UserID = c.grant.Integration, c.grant.UserID
 	}
-	h.cfg.Audit.Refused(c.in.Context(), e)
+	h.cfg.Audit.Refused(ctx, e)
 }
 
 // noteUse writes down who uses a token, the first time, before it goes out.
-func (h *Handler) noteUse(c *call) {
+func (h *Handler) noteUse(ctx context.Context, c *call) {
 	g := c.grant
 	if h.cfg.Audit == nil || g.Uses == nil || !g.Uses.First(c.who.Name) {
 		return
 	}
-	err := h.cfg.Audit.Record(c.in.Context(), tokenstore.Event{
+	h.cfg.Audit.Used(ctx, tokenstore.Event{
 		Type: tokenstore.EventUsed, ConnectionID: g.ConnectionID, Integration: g.Integration, UserID: g.UserID, Actor: c.actor(),
 	})
-	if err != nil {
-		// A token that is valid is used while the store is out, as it is else.
-		h.logger.Warn("event not written", zap.String("connection_id", g.ConnectionID),
-			zap.String("event", string(tokenstore.EventUsed)), zap.Error(err))
-	}
 }
 
 // actor is who makes the call.

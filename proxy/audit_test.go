@@ -98,15 +98,6 @@ func TestUseIsAnEvent(t *testing.T) {
 	}
 }
 
-func TestAStoreThatCannotWriteRefusesNoCall(t *testing.T) {
-	upstream, got := counted(t)
-	r := newRig(t, upstream, func(c *proxy.Config, _ *proxy.Upstream) { c.Audit = &fakeAudit{err: tokenstore.ErrUnavailable} })
-	r.grants.set(func(g *tokenstore.Grant) { g.Uses = &tokenstore.Uses{} })
-	if res, body := r.do(t, r.request(t, "GET", "/x", nil)); res.StatusCode != 200 || !slices.Equal(got(), []string{"GET /x"}) {
-		t.Errorf("answer = %d %s", res.StatusCode, body)
-	}
-}
-
 func TestA066WrongKeysAreSlowedDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &fakeAudit{}

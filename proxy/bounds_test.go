@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -70,9 +71,7 @@ func TestA114FieldsForBrowsersPass(t *testing.T) {
 		"Alt-Svc": {`h3="evil.test:443"`}, "Service-Worker-Allowed": {"/"}, "Refresh": {"0; url=https://evil.test"},
 	}
 	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
-		for name, values := range fields {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), fields)
 	})
 	res, _ := r.do(t, r.request(t, "GET", "/x", nil))
 	for name, want := range fields {
@@ -140,7 +139,7 @@ func TestA109Loop(t *testing.T) {
 	server.Listener = listener
 	server.Start()
 	t.Cleanup(server.Close)
-	req := httptest.NewRequest("GET", (&url.URL{Scheme: "http", Host: "localhost", Path: "/x"}).String(), nil)
+	req := httptest.NewRequest(http.MethodGet, (&url.URL{Scheme: "http", Host: "localhost", Path: "/x"}).String(), nil)
 	req.Header.Set("Authorization", "Bearer "+clientKey+"."+connID)
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, req)

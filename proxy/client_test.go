@@ -23,21 +23,17 @@ import (
 type fakeAudit struct {
 	mu     sync.Mutex
 	events []tokenstore.Event
-	err    error
 }
 
-func (f *fakeAudit) Record(_ context.Context, events ...tokenstore.Event) error {
+func (f *fakeAudit) Used(_ context.Context, e tokenstore.Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.err == nil {
-		f.events = append(f.events, events...)
-	}
-	return f.err
+	f.events = append(f.events, e)
 }
 
-func (f *fakeAudit) Refused(_ context.Context, e tokenstore.Event) {
+func (f *fakeAudit) Refused(ctx context.Context, e tokenstore.Event) {
 	e.Denied = true
-	_ = f.Record(context.Background(), e)
+	f.Used(ctx, e)
 }
 
 // lines returns the events as text, and forgets them.
@@ -103,7 +99,7 @@ func TestLimits(t *testing.T) {
 			r := newRig(t, upstream, limited(tt.client), func(c *proxy.Config, _ *proxy.Upstream) { c.Audit = log })
 			res, body := r.do(t, r.request(t, "GET", "/x", nil))
 			if tt.reason == "" {
-				if want := []string{"GET /x"}; !slices.Equal(got(), want) || res.StatusCode != 200 {
+				if want := []string{"GET /x"}; !slices.Equal(got(), want) || res.StatusCode != http.StatusOK {
 					t.Errorf("answer = %d %s", res.StatusCode, body)
 				}
 				return

@@ -60,7 +60,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, c *call) int {
 		c.turnBack(res.Header)
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
-		h.tunnel(rc, c, res)
+		h.tunnel(r.Context(), rc, c, res)
 		return res.StatusCode
 	}
 	res.Body = c.echo.body(res)

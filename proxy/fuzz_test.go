@@ -51,7 +51,7 @@ func (s *sentBytes) RoundTrip(r *http.Request) (*http.Response, error) {
 	line, _ := bufio.NewReader(&b).ReadString('\n')
 	_, line, _ = strings.Cut(line, " ")
 	s.target, s.host = strings.TrimSuffix(line, " HTTP/1.1\r\n"), r.URL.Host
-	return &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
 }
 
 // What passes is sent as it came, to the API alone, means the same however

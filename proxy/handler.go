@@ -47,8 +47,9 @@ type Grants interface {
 
 // Audit is the log of who did what.
 type Audit interface {
-	// Record writes events. They are on disk when it returns nil.
-	Record(ctx context.Context, events ...tokenstore.Event) error
+	// Used writes that a token is used. It returns when that is on disk, or after
+	// a moment.
+	Used(ctx context.Context, e tokenstore.Event)
 	// Refused writes an event of what was refused, before it returns, unless
 	// there are too many of its like.
 	Refused(ctx context.Context, e tokenstore.Event)
@@ -176,10 +177,11 @@ type call struct {
 // nobody is left to answer, since only a connection cut says so.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
+	ctx := r.Context()
 	c := &call{in: r}
-	if problem := h.accept(c); problem != nil {
-		h.noteRefusal(c, problem)
-		if r.Context().Err() != nil {
+	if problem := h.accept(ctx, c); problem != nil {
+		h.noteRefusal(ctx, c, problem)
+		if ctx.Err() != nil {
 			panic(http.ErrAbortHandler)
 		}
 		write(w, problem)
@@ -194,7 +196,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // accept decides whether a request may pass, and has its token in hand before
 // anything is sent.
-func (h *Handler) accept(c *call) *guard.Problem {
+func (h *Handler) accept(ctx context.Context, c *call) *guard.Problem {
 	r := c.in
 	if p := h.cfg.Local.Check(r); p != nil {
 		return p
@@ -206,7 +208,7 @@ func (h *Handler) accept(c *call) *guard.Problem {
 	if p != nil {
 		return p
 	}
-	if p := h.open(c, rt.id); p != nil {
+	if p := h.open(ctx, c, rt.id); p != nil {
 		return p
 	}
 	if c.target, p = rt.target(c.upstream, r.Header["Lanyard-Host"]); p != nil {
@@ -216,12 +218,12 @@ func (h *Handler) accept(c *call) *guard.Problem {
 	if r.TLS != nil {
 		c.base = "https://" + r.Host + rt.prefix
 	}
-	return h.fetchToken(c)
+	return h.fetchToken(ctx, c)
 }
 
 // open finds the connection that the request names, by its path or otherwise,
 // if the caller may use it.
-func (h *Handler) open(c *call, pathID string) *guard.Problem {
+func (h *Handler) open(ctx context.Context, c *call, pathID string) *guard.Problem {
 	named, p := readCaller(c.in.Header, pathID)
 	if p != nil {
 		return p
@@ -233,7 +235,7 @@ func (h *Handler) open(c *call, pathID string) *guard.Problem {
 	if c.id == "" {
 		return problemConnectionRequired()
 	}
-	if p := h.find(c); p != nil {
+	if p := h.find(ctx, c); p != nil {
 		return p
 	}
 	// A header like X-Api-Key names a connection only where it is this
@@ -245,11 +247,10 @@ func (h *Handler) open(c *call, pathID string) *guard.Problem {
 }
 
 // find looks the connection up and refuses one that can't be used.
-func (h *Handler) find(c *call) *guard.Problem {
+func (h *Handler) find(ctx context.Context, c *call) *guard.Problem {
 	if !tokenstore.IsID(c.id) {
 		return problemNotFound()
 	}
-	ctx := c.in.Context()
 	g, err := h.cfg.Grants.Find(ctx, c.id)
 	if err != nil {
 		return h.problemOf(ctx, err, &tokenstore.Grant{ConnectionID: c.id})
@@ -274,13 +275,13 @@ func (h *Handler) find(c *call) *guard.Problem {
 
 // fetchToken replaces the grant of c by one whose token can be sent, if the
 // client may send this at all.
-func (h *Handler) fetchToken(c *call) *guard.Problem {
+func (h *Handler) fetchToken(ctx context.Context, c *call) *guard.Problem {
 	if c.reason = c.client.allowsCall(c.in, c.target, c.upstream); c.reason != "" {
 		return problemNotAllowed()
 	}
-	g, err := h.cfg.Grants.Token(c.in.Context(), c.grant)
+	g, err := h.cfg.Grants.Token(ctx, c.grant)
 	if err != nil {
-		return h.problemOf(c.in.Context(), err, c.grant)
+		return h.problemOf(ctx, err, c.grant)
 	}
 	c.grant = g
 	return nil

@@ -175,7 +175,7 @@ func escaped(b []byte, prefix string, c byte) (n int, cut bool) {
 	const lower, upper = "0123456789abcdef", "0123456789ABCDEF"
 	n = len(prefix) + 2
 	for i := range min(n, len(b)) {
-		want := [2]byte{}
+		var want [2]byte
 		switch {
 		case i < len(prefix):
 			want = [2]byte{prefix[i], prefix[i]}

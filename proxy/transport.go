@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"io"
 	"maps"
@@ -71,7 +72,7 @@ func (h *Handler) attempt(out *http.Request, c *call) (*http.Response, error) {
 		// upstream had closed before it read anything.
 		req.GetBody = begin
 	}
-	h.noteUse(c)
+	h.noteUse(out.Context(), c)
 	if h.cfg.Scrub {
 		if c.echo == nil {
 			c.echo = new(scrubber)
@@ -109,15 +110,16 @@ func NewTransport(cfg Config) (*Transport, error) {
 
 // RoundTrip implements http.RoundTripper.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
 	c := &call{in: req}
-	if problem := t.accept(c); problem != nil {
-		t.h.noteRefusal(c, problem)
-		if err := req.Context().Err(); err != nil {
+	if problem := t.accept(ctx, c); problem != nil {
+		t.h.noteRefusal(ctx, c, problem)
+		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		return response(req, problem), nil
 	}
-	out := req.WithContext(req.Context())
+	out := req.WithContext(ctx)
 	out.URL = c.target
 	out.Header = outgoing(req.Header, c.spare)
 	// The name in Host may decide who gets the request behind a shared address.
@@ -134,7 +136,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-func (t *Transport) accept(c *call) *guard.Problem {
+func (t *Transport) accept(ctx context.Context, c *call) *guard.Problem {
 	req := c.in
 	if p := t.h.cfg.Local.CheckOrigin(req); p != nil {
 		return p
@@ -142,7 +144,7 @@ func (t *Transport) accept(c *call) *guard.Problem {
 	if p := checkMethod(req.Method); p != nil {
 		return p
 	}
-	if p := t.h.open(c, ""); p != nil {
+	if p := t.h.open(ctx, c, ""); p != nil {
 		return p
 	}
 	u := *req.URL
@@ -153,7 +155,7 @@ func (t *Transport) accept(c *call) *guard.Problem {
 		return problemHost()
 	}
 	c.target = &u
-	return t.h.fetchToken(c)
+	return t.h.fetchToken(ctx, c)
 }
 
 // mayReach reports whether a credential for up may go to this host.

@@ -80,12 +80,12 @@ func (c *call) allowedBy(clients []Client) bool {
 // tunnel carries a connection that switched to another protocol (RFC 9110
 // section 7.8), until both sides have ended, one has failed, or the caller may
 // use the connection no longer.
-func (h *Handler) tunnel(rc *http.ResponseController, c *call, res *http.Response) {
+func (h *Handler) tunnel(ctx context.Context, rc *http.ResponseController, c *call, res *http.Response) {
 	upstream, ok := res.Body.(io.ReadWriteCloser)
 	if !ok || !c.body.ended() { // a body would be read as the new protocol
 		panic(http.ErrAbortHandler)
 	}
-	ctx, cancel := context.WithCancel(c.in.Context())
+	ctx, cancel := context.WithCancel(ctx)
 	end := &tunnelEnd{cancel: cancel, over: make(chan struct{})}
 	defer close(end.over)
 	defer cancel()

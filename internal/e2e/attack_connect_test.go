@@ -209,7 +209,7 @@ func TestAttacksOnTheState(t *testing.T) {
 		a.wantEndsWell(f)
 	})
 
-	a.in(t, "A033 Token in the front channel", func(t *testing.T) {
+	a.in(t, "A033 Token in the front channel", func(_ *testing.T) {
 		// The fragment of an address never reaches a server.
 		f := a.sendAway()
 		before, token := a.posts(), "front-channel-token-canary"

@@ -263,7 +263,7 @@ func (ca *authority) serve(t *testing.T, name string, life time.Duration, versio
 	}
 	return newRawAPI(t, &tls.Config{
 		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: ca.key}},
-		MinVersion:   version, MaxVersion: version, //nolint:gosec // old on purpose
+		MinVersion:   version, MaxVersion: version, // old on purpose
 	})
 }
 

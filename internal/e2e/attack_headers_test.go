@@ -31,12 +31,15 @@ func (a *attacked) headersThatPass(t *testing.T) {
 		{
 			"A083 Connection: Authorization",
 			"GET /x HTTP/1.1\nHost: 127.0.0.1\nConnection: close, Authorization, X-Api-Key\nX-Api-Key: app\nLanyard-Key: {KEY}\nConnection-Id: {ID}\n\n",
-			"GET /api/x HTTP/1.1", []string{"X-Api-Key", "Connection"},
+			"GET /api/x HTTP/1.1",
+			[]string{"X-Api-Key", "Connection"},
 		},
 		{
 			"A083 in lines of its own, with odd spaces and case",
 			"GET /x HTTP/1.1\nHost: 127.0.0.1\nConnection: close\nConnection: \t aUTHORIZATION ,,\nconnection: host\n" +
-				"Lanyard-Key: {KEY}\nConnection-Id: {ID}\n\n", "GET /api/x HTTP/1.1", []string{"Connection"},
+				"Lanyard-Key: {KEY}\nConnection-Id: {ID}\n\n",
+			"GET /api/x HTTP/1.1",
+			[]string{"Connection"},
 		},
 		{"A085 the app's own Basic", "GET /x HTTP/1.1\n" + named + "Authorization: Basic Y2FsbGVyOmNhbGxlcg==\n\n", "", []string{"Basic", "Y2FsbGVy"}},
 		{"A085 the app's own in a scheme of its own", "GET /x HTTP/1.1\n" + named + "authorization: Digest CALLER\n\n", "", []string{"CALLER"}},
@@ -46,7 +49,8 @@ func (a *attacked) headersThatPass(t *testing.T) {
 			"A086 what is for Lanyard, the hop, or a browser",
 			"GET /x HTTP/1.1\n" + named + "Lanyard-Debug: SECRET\nLanyard-Host-Of: SECRET\nUser-Id: SECRET\nProxy-Authorization: Basic SECRET\nProxy-Connection: SECRET\n" +
 				"Cookie: SECRET\nX-Forwarded-For: SECRET\nX-Forwarded-Anything: SECRET\nForwarded: for=SECRET\nVia: 1.1 SECRET\nX-Real-Ip: SECRET\nKeep-Alive: SECRET\nTe: SECRET\n\n",
-			"", []string{"SECRET", "Lanyard", "Via", "Forwarded", "User-Agent", "Accept-Encoding"},
+			"",
+			[]string{"SECRET", "Lanyard", "Via", "Forwarded", "User-Agent", "Accept-Encoding"},
 		},
 		{
 			// DESIGN section 5: what the app sends goes as it was sent. The
@@ -54,7 +58,8 @@ func (a *attacked) headersThatPass(t *testing.T) {
 			// from keys that are limited by methods or paths.
 			"A095 what pretends to be another request",
 			"GET /x HTTP/1.1\n" + named + "X-Forwarded-Uri: /admin\nX-Forwarded-Method: DELETE\nX-Forwarded-Host: {EVIL}\nForwarded: host={EVIL}\n\n",
-			"GET /api/x HTTP/1.1\r\nHost: UPSTREAM\r\n", []string{"{EVIL}", "/admin", "DELETE"},
+			"GET /api/x HTTP/1.1\r\nHost: UPSTREAM\r\n",
+			[]string{"{EVIL}", "/admin", "DELETE"},
 		},
 		// Caddy drops what CGI would take for the name with dashes.
 		{"A075 underscores go nowhere", "GET /x HTTP/1.1\n" + named + "Connection_Id: other\nX_Connection-Id: other\nLanyard_Key: other\n\n", "", []string{"other"}},

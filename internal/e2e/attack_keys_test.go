@@ -255,7 +255,7 @@ func (x *keyring) noUser(t *testing.T) {
 			t.Errorf("completed for nobody: HTTP %d: %s", a.Status, a.Body)
 		}
 	}
-	x.world.complete(c.ID, back.Get("completion_code"), "default")
+	x.complete(c.ID, back.Get("completion_code"), "default")
 	if got := x.connection(c.ID).UserID; got != "default" {
 		t.Errorf("it is user %q's", got)
 	}

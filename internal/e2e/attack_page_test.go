@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"html"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -233,9 +234,7 @@ func (w *world) tlsBrowser(t *testing.T) *http.Client {
 			return
 		}
 		defer res.Body.Close()
-		for name, values := range res.Header {
-			rw.Header()[name] = values
-		}
+		maps.Copy(rw.Header(), res.Header)
 		rw.WriteHeader(res.StatusCode)
 		_, _ = rw.Write([]byte(bodyOf(t, res)))
 	}))

@@ -47,7 +47,7 @@ func TestAttacksThroughTheProvider(t *testing.T) {
 		a.wantNoPosts(before)
 	})
 
-	a.in(t, "A023 An error of another integration ends nothing", func(t *testing.T) {
+	a.in(t, "A023 An error of another integration ends nothing", func(_ *testing.T) {
 		f := a.sendAway()
 		a.wantPage(f.browser, a.callback("rogue", "error", "access_denied", "state", f.state), http.StatusBadRequest, "state_invalid")
 		a.wantPage(f.browser, a.callback("rogue", "code", f.code, "state", f.state), http.StatusBadRequest, "state_invalid")
@@ -89,7 +89,7 @@ func TestAttacksThroughTheProvider(t *testing.T) {
 		a.wantNotCallable(attacker.id)
 	})
 
-	a.in(t, "A030 Wrong iss (mix-up)", func(t *testing.T) {
+	a.in(t, "A030 Wrong iss (mix-up)", func(_ *testing.T) {
 		before := a.posts()
 		for _, iss := range []string{a.evil.url, a.site.Fake + "/", strings.ToUpper(a.site.Fake), a.site.Fake + "#", "x"} {
 			f := a.sendOff()
@@ -105,7 +105,7 @@ func TestAttacksThroughTheProvider(t *testing.T) {
 		a.wantEndsWell(f)
 	})
 
-	a.in(t, "A031 iss missing though metadata promises it", func(t *testing.T) {
+	a.in(t, "A031 iss missing though metadata promises it", func(_ *testing.T) {
 		before := a.posts()
 		f := a.sendOff()
 		a.fake.Faults.Authorize(fakeprovider.Issuer(""))

@@ -29,13 +29,12 @@ type attacked struct {
 
 // newAttacked starts one. more are further lines of the lanyard block, sites
 // further sites.
-func newAttacked(t *testing.T, more, sites string, opts ...option) *attacked {
+func newAttacked(t *testing.T, more, sites string) *attacked {
 	t.Helper()
 	a := &attacked{up: newRawAPI(t, nil)}
-	opts = append(opts, func(w *world, c *fakeprovider.Config) {
+	a.world = newWorld(t, func(w *world, c *fakeprovider.Config) {
 		c.RedirectURIs = append(c.RedirectURIs, fmt.Sprintf("http://localhost:%d/callback/raw", w.site.Connect))
 	})
-	a.world = newWorld(t, opts...)
 	a.site.Sites = sites
 	a.site.Extra = fmt.Sprintf(`
 		provider raw {

@@ -82,7 +82,7 @@ func TestOtherProcesses(t *testing.T) {
 		}
 	})
 	w.in(t, "A166 files, another user", func(t *testing.T) {
-		if err := os.Chmod(w.path("data"), 0o711); err != nil { //nolint:gosec // as an operator's own may be
+		if err := os.Chmod(w.path("data"), 0o711); err != nil { // as an operator's own may be
 			t.Fatal(err)
 		}
 		files := []string{"data/lanyard-keys.json", "data/lanyard-store.json", "caddy.log", "xdg/caddy/autosave.json"}

@@ -82,7 +82,7 @@ func TestTamperedRecords(t *testing.T) {
 		},
 		"A169 another's sealed part": func(v, whole []byte) []byte { return append(v[:clearHead], whole[clearHead:]...) },
 	}
-	clear := map[string]func(value, whole []byte) []byte{
+	inClear := map[string]func(value, whole []byte) []byte{
 		"A167 a flip in the format":   func(v, _ []byte) []byte { v[0] ^= 2; return v },
 		"A167 a flip in the revision": func(v, _ []byte) []byte { v[clearHead-1] ^= 1; return v },
 		"A167 empty":                  func([]byte, []byte) []byte { return nil },
@@ -94,7 +94,7 @@ func TestTamperedRecords(t *testing.T) {
 	}
 	victim := w.join("victim")
 	w.stop()
-	for name, change := range clear {
+	for name, change := range inClear {
 		w.in(t, name+": the store is refused", func(t *testing.T) {
 			old := w.tamper(victim.id, whole.id, change)
 			if said, err := w.tryRun(); err == nil || !strings.Contains(said, "the store is incomplete") || !strings.Contains(said, "restore --accept-loss") {
@@ -112,7 +112,7 @@ func TestTamperedRecords(t *testing.T) {
 	asked := w.posts()
 	w.start()
 	for name := range sealed {
-		w.in(t, name+": the record is damaged", func(t *testing.T) { w.wantCorrupt(members[name].id) })
+		w.in(t, name+": the record is damaged", func(_ *testing.T) { w.wantCorrupt(members[name].id) })
 	}
 	w.in(t, "A167 A169 the others go on", func(t *testing.T) {
 		for _, m := range []*member{whole, victim} {

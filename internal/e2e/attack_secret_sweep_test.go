@@ -29,7 +29,7 @@ func TestSweepSpellings(t *testing.T) {
 		"plain": secretWord, "url": url.QueryEscape(secretWord), "path": url.PathEscape(secretWord), "url bytes": eachByte(secretWord, "%%%02X"),
 		"json": jsonOf(t, secretWord), "go": strconv.Quote(secretWord), "html": html.EscapeString(secretWord),
 		"hex": hex.EncodeToString([]byte(secretWord)), "HEX": strings.ToUpper(hex.EncodeToString([]byte(secretWord))),
-		"UTF-16LE": inUTF16(secretWord, 0, 8), "UTF-16BE": inUTF16(secretWord, 8, 0), "Go bytes": fmt.Sprint([]byte(secretWord)),
+		"UTF-16LE": inUTF16(secretWord, 0, 8), "UTF-16BE": inUTF16(secretWord, 8, 0), "Go bytes": fmt.Sprintf("%d", []byte(secretWord)),
 	}
 	for off := range 3 {
 		long := []byte(strings.Repeat("y", off) + secretWord + "zzz")

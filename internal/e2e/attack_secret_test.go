@@ -63,7 +63,7 @@ func TestSecretsStayInside(t *testing.T) {
 	w := newWorld(t, withAllOutlets(&spans), withSecretFiles)
 	id := w.connect("user of secrets")
 	w.useEverything(id)
-	w.in(t, "A150 config dumps hold placeholders", func(t *testing.T) { w.configIsClean() })
+	w.in(t, "A150 config dumps hold placeholders", func(_ *testing.T) { w.configIsClean() })
 	w.in(t, "A153 metrics have bounded labels", func(t *testing.T) {
 		if err := w.wantCall(id, http.StatusOK); err != nil { // the reload has begun them anew
 			t.Error(err)

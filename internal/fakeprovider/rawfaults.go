@@ -25,6 +25,6 @@ func (f Fault) takeOver(w http.ResponseWriter) {
 	if err != nil {
 		return
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	f.raw(conn)
 }

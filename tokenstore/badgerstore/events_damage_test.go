@@ -116,17 +116,20 @@ func TestMissingEvents(t *testing.T) {
 			func(txn *badger.Txn, _ []byte) error {
 				return errors.Join(txn.Delete(badgerstore.EventKey(6)), txn.Delete(badgerstore.EventKey(7)))
 			},
-			[]string{"3", "4", "5", "6 damaged", "7 damaged", "8"}, 2,
+			[]string{"3", "4", "5", "6 damaged", "7 damaged", "8"},
+			2,
 		},
 		{
 			"cut off the end", "should be events 3 to 8",
 			func(txn *badger.Txn, _ []byte) error { return txn.Delete(badgerstore.EventKey(8)) },
-			[]string{"3", "4", "5", "6", "7", "8 damaged"}, 1,
+			[]string{"3", "4", "5", "6", "7", "8 damaged"},
+			1,
 		},
 		{
 			"cut off the begin", "should be events 3 to 8",
 			func(txn *badger.Txn, _ []byte) error { return txn.Delete(badgerstore.EventKey(3)) },
-			[]string{"3 damaged", "4", "5", "6", "7", "8"}, 1,
+			[]string{"3 damaged", "4", "5", "6", "7", "8"},
+			1,
 		},
 		{
 			"all taken out", "should be events 3 to 8",
@@ -137,22 +140,26 @@ func TestMissingEvents(t *testing.T) {
 				}
 				return err
 			},
-			[]string{"3 damaged", "4 damaged", "5 damaged", "6 damaged", "7 damaged", "8 damaged"}, 6,
+			[]string{"3 damaged", "4 damaged", "5 damaged", "6 damaged", "7 damaged", "8 damaged"},
+			6,
 		},
 		{
 			"an old one put back", "should be events 3 to 8",
 			func(txn *badger.Txn, removed []byte) error { return txn.Set(badgerstore.EventKey(2), removed) },
-			[]string{"3", "4", "5", "6", "7", "8"}, 0,
+			[]string{"3", "4", "5", "6", "7", "8"},
+			0,
 		},
 		{
 			"one put in at the end", "should be events 3 to 8",
 			func(txn *badger.Txn, removed []byte) error { return txn.Set(badgerstore.EventKey(9), removed) },
-			[]string{"3", "4", "5", "6", "7", "8"}, 0,
+			[]string{"3", "4", "5", "6", "7", "8"},
+			0,
 		},
 		{
 			"a key that is none", "key of an event",
 			func(txn *badger.Txn, removed []byte) error { return txn.Set([]byte("e/"), removed) },
-			[]string{"3", "4", "5", "6", "7", "8"}, 0,
+			[]string{"3", "4", "5", "6", "7", "8"},
+			0,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -32,7 +32,7 @@ func (f *found) readEvents(r *reader, src source, codec tokenstore.Codec, use fu
 	err := r.each(keyEvent, func(i item) error {
 		seq, ok := eventSeq(i.key)
 		if !ok || i.damaged != nil || seq < there.oldest {
-			return nil
+			return nil //nolint:nilerr // as below
 		}
 		e, err := openEventValue(codec, src.id, seq, i.value)
 		if err != nil {

@@ -223,11 +223,11 @@ func FuzzedBackup(text []byte, codec tokenstore.Codec, written []byte) error {
 	}
 	r, err := newBackupReader(bytes.NewReader(text))
 	if err != nil {
-		return nil //nolint:nilerr // refused
+		return nil // refused
 	}
 	for _, err = range r.records(codec) {
 		if err != nil {
-			return nil //nolint:nilerr // refused
+			return nil // refused
 		}
 	}
 	return errTaken

@@ -250,7 +250,7 @@ func (c contract) concurrentEvents() {
 		wg.Go(func() {
 			for i := range each {
 				e := tokenstore.Event{Reason: fmt.Sprint(w, " ", i), ConnectionID: conn.ID}
-				err := error(nil)
+				var err error
 				if w%2 == 0 {
 					err = c.s.AppendEvents(c.Context(), e)
 				} else {
