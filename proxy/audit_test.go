@@ -3,7 +3,6 @@ package proxy_test
 import (
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"testing"
 	"testing/synctest"
 
