@@ -76,8 +76,8 @@ func (h *Handler) connect(r *http.Request, in *input) (any, *guard.Problem) {
 	if p := in.done(); p != nil {
 		return nil, p
 	}
-	if c.Disabled || !configured {
-		return nil, h.notActive(c, "Connecting would not help this connection: it is disabled, or its integration is not configured.")
+	if c.Disabled || !configured || integration.bind(c.Params) != nil {
+		return nil, h.notActive(c, "Connecting would not help this connection: it is disabled, or its integration is not configured, or has other parameters now.")
 	}
 	link, expires := h.cfg.Links.Link(c, redirectURL, state, scopes)
 	err = h.cfg.Audit.Record(r.Context(), tokenstore.Event{

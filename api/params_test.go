@@ -95,3 +95,43 @@ func TestRevokeParams(t *testing.T) {
 		t.Errorf("the provider was asked to revoke %q", got)
 	}
 }
+
+// A connection whose parameters the configuration takes no more: its reason is
+// told, and no link that leads nowhere.
+func TestParamsOfAnotherConfiguration(t *testing.T) {
+	b := newBench(t, shops(nil))
+	c := b.put(func(c *tokenstore.Connection) {
+		c.Integration, c.Params = "gl", map[string]string{"shop": "old.name"}
+		active("a")(c)
+	})
+	a := b.do("GET", "/v1/connections/"+c.ID, "")
+	if a.json["status_reason"] != "invalid_parameter" || a.json["connect_url"] != nil {
+		t.Errorf("A127 shown as %s", a.text)
+	}
+	off := b.put(func(c *tokenstore.Connection) {
+		c.Integration, c.Params, c.Disabled = "gl", map[string]string{"shop": "old.name"}, true
+		active("b")(c)
+	})
+	for _, tt := range []struct {
+		id     string
+		what   string
+		err    error // the refresher's
+		status int
+		code   string
+	}{
+		{c.ID, "refresh", tokenstore.ErrNotActive, 409, "connection_not_active"},
+		{c.ID, "refresh", tokenstore.ErrReconnect, 424, "reconnect_required"},
+		{c.ID, "connect", nil, 409, "connection_not_active"},
+		{off.ID, "refresh", tokenstore.ErrNotActive, 409, "connection_not_active"},
+		{off.ID, "connect", nil, 409, "connection_not_active"},
+	} {
+		t.Run("A127 "+tt.what+" "+tt.code, func(t *testing.T) {
+			b.refresher.err = tt.err
+			a := b.do("POST", "/v1/connections/"+tt.id+"/"+tt.what, "")
+			b.wants(a, tt.status, tt.code)
+			if a.json["reason"] != "invalid_parameter" || a.json["connect_url"] != nil {
+				t.Errorf("answer = %s", a.text)
+			}
+		})
+	}
+}

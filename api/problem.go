@@ -114,7 +114,7 @@ func (h *Handler) refreshProblem(err error, c tokenstore.Connection) *guard.Prob
 func (h *Handler) notActive(c tokenstore.Connection, detail string) *guard.Problem {
 	reason := h.reason(c)
 	switch {
-	case reason == tokenstore.ReasonIntegrationMissing:
+	case reason == tokenstore.ReasonIntegrationMissing, reason == tokenstore.ReasonInvalidParameter:
 	case c.Disabled:
 		reason = "disabled"
 	case reason == "":

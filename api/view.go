@@ -104,8 +104,12 @@ func (h *Handler) single(c tokenstore.Connection) connectionView {
 
 // reason returns why c is in its state: a code, or nothing.
 func (h *Handler) reason(c tokenstore.Connection) string {
-	if _, ok := h.cfg.Integrations[c.Integration]; !ok {
+	integration, ok := h.cfg.Integrations[c.Integration]
+	switch {
+	case !ok:
 		return tokenstore.ReasonIntegrationMissing
+	case integration.bind(c.Params) != nil:
+		return tokenstore.ReasonInvalidParameter
 	}
 	return c.StatusReason
 }
@@ -113,7 +117,7 @@ func (h *Handler) reason(c tokenstore.Connection) string {
 // connectURL returns a link that connects c again, or nothing where no link
 // can.
 func (h *Handler) connectURL(c tokenstore.Connection) string {
-	if _, ok := h.cfg.Integrations[c.Integration]; !ok || c.Disabled {
+	if integration, ok := h.cfg.Integrations[c.Integration]; !ok || c.Disabled || integration.bind(c.Params) != nil {
 		return ""
 	}
 	link, _ := h.cfg.Links.Link(c, c.ReturnTo(h.cfg.RedirectURLs), "", nil)

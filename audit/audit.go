@@ -62,7 +62,7 @@ type Log struct {
 	all  *rate.Limiter  // of all senders together
 
 	mu      sync.Mutex
-	failing bool                        // guarded by mu; the last refusal could not be written
+	failing bool                        // guarded by mu; the last event could not be written
 	rest    map[sender]tokenstore.Event // guarded by mu :: whose got no line → what those have in common
 }
 
@@ -104,16 +104,18 @@ func (l *Log) Record(ctx context.Context, events ...tokenstore.Event) error {
 }
 
 // Used writes that a token is used. It waits for that, but a moment only: a token
-// that is valid is used while the store is slow or out. An event that can't be
-// written is logged.
-func (l *Log) Used(ctx context.Context, e tokenstore.Event) {
+// that is valid is used while the store is slow or out. Where it could not be
+// written, lost is called, perhaps in another goroutine, and that is logged as
+// with Refused.
+func (l *Log) Used(ctx context.Context, e tokenstore.Event, lost func()) {
 	written := make(chan struct{})
 	l.uses.Go(func() {
 		defer close(written)
-		if err := l.Record(ctx, e); err != nil {
-			l.logger.Warn("event not written", zap.String("connection_id", e.ConnectionID),
-				zap.String("event", string(e.Type)), zap.Error(err))
+		err := l.Record(ctx, e)
+		if err != nil {
+			lost()
 		}
+		l.note(err)
 	})
 	patience := time.NewTimer(usePatience)
 	defer patience.Stop()
@@ -191,16 +193,25 @@ func texts(e *tokenstore.Event) [7]*string {
 
 // settle counts refusals that could not be written.
 func (l *Log) settle(events []tokenstore.Event, err error) {
+	l.note(err)
+	if err == nil {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err != nil {
-		for _, e := range events {
-			l.count(e)
-		}
+	for _, e := range events {
+		l.count(e)
 	}
+}
+
+// note logs when the store begins to refuse events, and when that is over: not
+// each event, since every call may bring one.
+func (l *Log) note(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	switch failed := err != nil; {
 	case failed && !l.failing:
-		l.logger.Error("audit events not written, counting them", zap.Error(err))
+		l.logger.Error("audit events not written", zap.Error(err))
 	case !failed && l.failing:
 		l.logger.Info("audit events are written again")
 	}
@@ -237,6 +248,7 @@ func (l *Log) writeCounts() {
 	})
 	ctx, cancel := detached(context.Background())
 	defer cancel()
+	// They are few (maxSenders), so that a store writes all or none of them.
 	l.settle(events, l.store.AppendEvents(ctx, events...))
 }
 

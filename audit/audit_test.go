@@ -76,22 +76,26 @@ func TestAUseWaitsForTheStoreAMoment(t *testing.T) {
 		store := memstore.New()
 		quick, slow := audit.New(store, zap.NewNop()), audit.New(slowStore{store}, zap.NewNop())
 		used := tokenstore.Event{Type: tokenstore.EventUsed, ConnectionID: "conn_1"}
-		quick.Used(t.Context(), used)
+		lost := 0
+		quick.Used(t.Context(), used, func() { lost++ })
 		if n := len(written(t, store)); n != 1 {
 			t.Errorf("%d lines after a use, want 1", n)
 		}
 		start := time.Now()
-		slow.Used(t.Context(), used)
+		slow.Used(t.Context(), used, func() { lost++ })
 		if waited := time.Since(start); waited > time.Second {
 			t.Errorf("a call waited %v for a slow store", waited)
 		}
 		store.FailWrites(tokenstore.ErrFull)
-		quick.Used(t.Context(), used) // logged, and no more
+		quick.Used(t.Context(), used, func() { lost++ })
 		store.FailWrites(nil)
 		quick.Close()
 		slow.Close()
 		if n := len(written(t, store)); n != 2 {
 			t.Errorf("%d lines after Close, want 2", n)
+		}
+		if lost != 1 {
+			t.Errorf("%d lines were told to be lost, want the one that could not be written", lost)
 		}
 	})
 }

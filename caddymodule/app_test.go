@@ -105,6 +105,8 @@ func TestProxyProvisionErrors(t *testing.T) {
 		{"compression", `{"transport": {"compression": true}}`, "bodies are passed on as they are"},
 		{"http3", `{"transport": {"versions": ["3"]}}`, "HTTP/3"},
 		{"version", `{"transport": {"versions": ["9"]}}`, "unsupported HTTP version"},
+		{"A129 bytes before the guard", `{"transport": {"proxy_protocol": "v1"}}`, "proxy_protocol: a provider's API takes none"},
+		{"A129 TLS before the guard", `{"transport": {"tls": {"server_name": "{http.request.host}"}}}`, "tls_server_name: no placeholders here"},
 		{"word", `{"lynx": "off"}`, "lynx"},
 	} {
 		_, err := provision(t, config(t.TempDir(), `"integrations": {"github": {"client_id": "a"}}`), map[string]string{"lanyard_proxy": tt.handler})

@@ -55,6 +55,9 @@ type engine struct {
 	current atomic.Pointer[instance] // the one in force, or the last that was
 	log     atomic.Pointer[zap.Logger]
 
+	tunnelMu sync.Mutex
+	left     []*proxy.Handler // guarded by tunnelMu; of configurations that have gone, while they have tunnels
+
 	keyMu  sync.Mutex
 	keyset *keyset       // guarded by keyMu; in force
 	rekeys chan struct{} // asks for everything to be sealed with the primary key
@@ -169,6 +172,15 @@ func (e *engine) clients() []proxy.Client {
 		return nil
 	}
 	return e.live[len(e.live)-1].clients
+}
+
+// endTunnels ends what may go on no longer: of the handlers of a configuration
+// that has gone, and of those whose tunnels earlier reloads have kept.
+func (e *engine) endTunnels(gone []*proxy.Handler) {
+	e.tunnelMu.Lock()
+	defer e.tunnelMu.Unlock()
+	clients := e.clients()
+	e.left = slices.DeleteFunc(append(e.left, gone...), func(h *proxy.Handler) bool { return h.EndTunnels(clients) == 0 })
 }
 
 func (e *engine) enforceLast() {

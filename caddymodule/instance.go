@@ -61,10 +61,7 @@ func newInstance(e *engine, s *settings, logger *zap.Logger) (*instance, error) 
 func (in *instance) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
-	clients := in.engine.clients()
-	for _, h := range in.proxies {
-		h.EndTunnels(clients)
-	}
+	in.engine.endTunnels(in.proxies)
 	if err := in.connect.Close(ctx); err != nil {
 		in.engine.logger.Warn("code exchanges cut short", zap.Error(err))
 	}

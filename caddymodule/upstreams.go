@@ -80,11 +80,8 @@ func newTransport(ctx caddy.Context, config *reverseproxy.HTTPTransport, allowPr
 			return nil, err
 		}
 	}
-	switch {
-	case own.Compression != nil && *own.Compression:
-		return nil, errors.New("compression: bodies are passed on as they are")
-	case slices.Contains(own.Versions, "3"):
-		return nil, errors.New("versions: HTTP/3 is not for upstreams that may be anywhere")
+	if err := checkTransport(own); err != nil {
+		return nil, err
 	}
 	own.Compression = new(bool)
 	if own.KeepAlive == nil {
@@ -93,7 +90,7 @@ func newTransport(ctx caddy.Context, config *reverseproxy.HTTPTransport, allowPr
 	if own.KeepAlive.MaxIdleConnsPerHost == 0 {
 		own.KeepAlive.MaxIdleConnsPerHost = idlePerHost
 	}
-	proxied := own.ForwardProxyURL != "" || len(own.NetworkProxyRaw) > 0
+	proxied := own.ForwardProxyURL != "" || (len(own.NetworkProxyRaw) > 0 && !noProxy(own.NetworkProxyRaw))
 	if err := own.Provision(ctx); err != nil {
 		return nil, err
 	}
@@ -119,10 +116,33 @@ func newTransport(ctx caddy.Context, config *reverseproxy.HTTPTransport, allowPr
 	return t, nil
 }
 
+// checkTransport refuses what would go past what is promised of upstreams.
+func checkTransport(own *reverseproxy.HTTPTransport) error {
+	switch {
+	case own.Compression != nil && *own.Compression:
+		return errors.New("compression: bodies are passed on as they are")
+	case slices.Contains(own.Versions, "3"):
+		return errors.New("versions: HTTP/3 is not for upstreams that may be anywhere")
+	case own.ProxyProtocol != "":
+		return errors.New("proxy_protocol: a provider's API takes none, and it would be sent before the address was looked at")
+	case own.TLS != nil && strings.Contains(own.TLS.ServerName, "{"):
+		return errors.New("tls_server_name: no placeholders here, with them Caddy begins TLS before the address was looked at")
+	}
+	return nil
+}
+
+// noProxy reports whether a network_proxy says that there is none.
+func noProxy(module json.RawMessage) bool {
+	var m struct {
+		From string `json:"from"`
+	}
+	return json.Unmarshal(module, &m) == nil && m.From == "none"
+}
+
 // hasDialler reports whether the options of a transport need Caddy's own
 // dialler.
 func hasDialler(own *reverseproxy.HTTPTransport) bool {
-	return own.Resolver != nil || own.LocalAddress != "" || own.ProxyProtocol != "" || own.ReadTimeout != 0 || own.WriteTimeout != 0
+	return own.Resolver != nil || own.LocalAddress != "" || own.ReadTimeout != 0 || own.WriteTimeout != 0
 }
 
 // checkedFirst dials as Caddy does, but looks at each address before the first

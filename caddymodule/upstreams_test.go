@@ -158,6 +158,23 @@ func TestA129OwnDiallers(t *testing.T) {
 	}
 }
 
+// Whoever asks for no proxy is guarded as by default.
+func TestA129NoProxy(t *testing.T) {
+	k := newKnocks(t)
+	for options, knocks := range map[string]int{
+		`{"transport": {"network_proxy": {"from": "none"}}}`:                       0,
+		`{"transport": {"network_proxy": {"from": "none"}, "read_timeout": "9s"}}`: 1, // Caddy dials, and nothing is sent
+	} {
+		rt := upstreamsOf(t, options, "private.test")
+		if err := reach(t, rt, "http://127.0.0.1:"+k.port+"/"); !errors.Is(err, provider.ErrAddressBlocked) {
+			t.Errorf("%s: %v, want ErrAddressBlocked", options, err)
+		}
+		if n := k.others(t); n > knocks {
+			t.Errorf("%s: %d connections were made", options, n)
+		}
+	}
+}
+
 // The address is looked at for each connection: a name that leads elsewhere
 // the next time gains nothing.
 func TestA130Rebinding(t *testing.T) {

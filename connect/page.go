@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	_ "embed" // the stylesheet and the icon
 	"encoding/hex"
+	"errors"
 	"html/template"
 	"maps"
 	"net/http"
@@ -113,6 +114,10 @@ func (h *Handler) choose(w http.ResponseWriter, p Params) {
 		}
 		p.Integration = name
 		view.Choices = append(view.Choices, choice{in.Title, initial(in.Title), h.cfg.Signer.Sign(p, p.Expires)})
+	}
+	if len(view.Choices) == 0 {
+		h.refuse(w, failure{codeInvalidParameter, errors.New("link's parameters are no integration's")})
+		return
 	}
 	h.render(w, http.StatusOK, "choose", view)
 }

@@ -117,6 +117,15 @@ func TestParamsChoose(t *testing.T) {
 	}
 }
 
+func TestParamsOfNoIntegration(t *testing.T) {
+	good := "acme"
+	b := newBench(t, shops(&good), func(b *bench) { b.cfg.Integrations["other"] = b.cfg.Integrations["github"] })
+	w := b.browser().get(b.link(func(p *connect.Params) { p.Integration = "" }))
+	if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "invalid_parameter") {
+		t.Errorf("a link that leaves nothing to choose: %d %s; want 400 and invalid_parameter", w.Code, w.Body)
+	}
+}
+
 func TestSignParams(t *testing.T) {
 	s := signer(public, apiKey)
 	link := s.Sign(connect.Params{Params: map[string]string{"shop": "acme", "a": "b"}}, time.Now().Add(time.Minute))

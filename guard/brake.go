@@ -13,8 +13,10 @@ const (
 	wrongEvery = time.Second
 )
 
-// Brake slows down those that try keys, by the address they come from. A right
-// key is none of its business, so that nobody can lock out a neighbour.
+// Brake turns away those that send wrong keys over and over, by the address they
+// come from. A right key is none of its business, so that nobody can lock out a
+// neighbour: it spares work and the log, and it is their length that keeps keys
+// from being found.
 type Brake struct{ wrong *Buckets }
 
 // NewBrake returns a Brake that has seen nobody yet.

@@ -32,12 +32,13 @@ func (l Local) Check(r *http.Request) *Problem {
 	if p := l.CheckOrigin(r); p != nil {
 		return p
 	}
-	return checkEarly(r)
+	return CheckEarly(r)
 }
 
-// checkEarly refuses what came before the TLS handshake was complete and does
-// more than read: whoever saw it pass can send it again (RFC 8470).
-func checkEarly(r *http.Request) *Problem {
+// CheckEarly is the part of Check that refuses what came before the TLS
+// handshake was complete and does more than read: whoever saw it pass can send
+// it again (RFC 8470). It returns the problem to answer with, or nil.
+func CheckEarly(r *http.Request) *Problem {
 	early := r.TLS != nil && !r.TLS.HandshakeComplete || len(r.Header["Early-Data"]) > 0
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:

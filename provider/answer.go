@@ -121,6 +121,11 @@ func (p *Provider) ambiguous(fields map[string]any) bool {
 		return true
 	}
 	for _, path := range p.entry.Answer.Paths {
+		name, rest, _ := strings.Cut(path, ".")
+		below, _ := fields[name].(map[string]any)
+		if fields[path] != nil && lookup(below, rest) != nil {
+			return true // it stands in two places
+		}
 		inner := fields
 		for name := range strings.SplitSeq(path, ".") {
 			next, ok := inner[name].(map[string]any)

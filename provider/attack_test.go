@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -215,6 +216,41 @@ func judge(t *testing.T, what string, tt hostile, tok tokenstore.Token, err erro
 	}
 	if tok.AccessToken.Reveal() != "a" || tok.RefreshToken.Reveal() != oldRefresh {
 		t.Errorf("%s: another token than the answer's, or another refresh token than the old", what)
+	}
+}
+
+func TestA138PathInTwoPlaces(t *testing.T) {
+	e := acme()
+	e.Answer.Paths = map[string]string{"access_token": "data.access_token"}
+	p := newProvider(t, e)
+	for _, body := range []string{
+		`{"data.access_token":"EVIL","data":{"access_token":"canary"}}`,
+		`{"data":{"access_token":"canary","Access_Token":"EVIL"}}`,
+	} {
+		if _, err := p.Parse(answer(200, body), oldToken(), nil); !errors.Is(err, tokenstore.ErrOutcomeUnknown) {
+			t.Errorf("Parse() of %s = %v; want ErrOutcomeUnknown", body, err)
+		}
+	}
+}
+
+// What is kept of a list of scopes has a bound, and so has the time to read it:
+// an answer may have 1 MiB.
+func TestEndlessScopes(t *testing.T) {
+	var list strings.Builder
+	for i := 0; list.Len() < 1<<20-200; i++ {
+		fmt.Fprintf(&list, "%x ", i)
+	}
+	body := `{"access_token":"a","scope":"` + list.String() + `"}`
+	began := time.Now()
+	tok, err := newProvider(t, acme()).Parse(answer(200, body), tokenstore.Token{}, []string{"read"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kept := len(strings.Join(tok.Scopes, " ")); kept > 16<<10 || len(tok.Scopes) == 0 {
+		t.Errorf("%d bytes of scopes are kept; want 16 KiB at most", kept)
+	}
+	if took := time.Since(began); took > 5*time.Second { // a search of the list for each would take a minute
+		t.Errorf("reading %d bytes took %v", len(body), took)
 	}
 }
 

@@ -29,7 +29,7 @@ var privateNets = prefixes(
 // services of clouds among private addresses, and what is globally routed
 // nowhere (RFC 6890 and IANA's registries of special-purpose addresses).
 var neverNets = prefixes(
-	"fd00:ec2::/32", "100.100.100.200/32", "fd20:ce::/32",
+	"fd00:ec2::/32", "100.100.100.200/32", "fd20:ce::/32", "168.63.129.16/32", // the last is Azure's, public as it looks
 	"0.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24",
 	"198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
 	"2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20",

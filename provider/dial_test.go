@@ -37,7 +37,7 @@ func TestCheckConn(t *testing.T) {
 		"172.31.255.255": private, "192.168.1.1": private, "100.64.0.1": private, "fc00::1": private, "fd12::1": private,
 		"::ffff:127.0.0.1": private, "::ffff:10.0.0.1": private, "64:ff9b::a00:1": private, "64:ff9b::7f00:1": private,
 		"0.0.0.0": never, "::": never, "169.254.169.254": never, "::ffff:169.254.169.254": never, "64:ff9b::a9fe:a9fe": never,
-		"fe80::1": never, "fe80::1%eth0": never, "fd00:ec2::254": never, "fd20:ce::254": never, "100.100.100.200": never, "192.0.0.192": never,
+		"fe80::1": never, "fe80::1%eth0": never, "fd00:ec2::254": never, "fd20:ce::254": never, "100.100.100.200": never, "168.63.129.16": never, "192.0.0.192": never,
 		"224.0.0.1": never, "255.255.255.255": never, "240.0.0.1": never, "198.18.0.1": never, "192.0.2.1": never,
 		"ff02::1": never, "2001:db8::1": never, "2002:7f00:1::": never, "2001::1": never, "::127.0.0.1": never,
 		"64:ff9b:1::1": never, "fec0::1": never, "100::1": never, "0.1.2.3": never,

@@ -198,7 +198,7 @@ func (p *Provider) For(values map[string]string) (*Provider, error) {
 		return nil, fmt.Errorf("%w: %w", ErrParams, err)
 	}
 	bound := *p
-	bound.entry, bound.unbound = e, false
+	bound.entry, bound.unbound, bound.origin = e, false, p
 	if bound.api, err = url.Parse(e.APIURL); err != nil {
 		return nil, fmt.Errorf("%w: api_url is not a URL", ErrParams)
 	}
@@ -208,4 +208,14 @@ func (p *Provider) For(values map[string]string) (*Provider, error) {
 		}
 	}
 	return &bound, nil
+}
+
+// Origin returns the *Provider that p was made of by For, p itself if it was
+// not: the same for all parameters, and another after a change of
+// configuration.
+func (p *Provider) Origin() any {
+	if p.origin != nil {
+		return p.origin.Origin()
+	}
+	return p
 }

@@ -62,6 +62,25 @@ func TestFor(t *testing.T) {
 	}
 }
 
+// What is known of an integration's provider is known whatever the parameters.
+func TestOrigin(t *testing.T) {
+	p := newProvider(t, shops())
+	acme, err := p.For(map[string]string{"shop": "acme"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := acme.For(map[string]string{"shop": "other"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Origin() != any(p) || acme.Origin() != p.Origin() || other.Origin() != p.Origin() {
+		t.Error("providers that For made of one are of different origins")
+	}
+	if q := newProvider(t, shops()); q.Origin() == p.Origin() {
+		t.Error("two providers are of one origin")
+	}
+}
+
 // Parameters stand in the requests, at the one host of the provider.
 func TestForOnTheWire(t *testing.T) {
 	l := newLedger(t, answering(200, "application/json", okBody))

@@ -21,6 +21,9 @@ const (
 	// maxToken is the longest token taken, in bytes: servers take headers of
 	// 8 to 16 KiB.
 	maxToken = 16 << 10
+	// maxScopes bounds the scopes kept of an answer, in bytes: more than any link
+	// can ask for. They stand in each list of connections, and are compared.
+	maxScopes = 16 << 10
 	// maxMetadata is the longest value kept beside a token, in bytes.
 	maxMetadata = 1 << 10
 )
@@ -237,10 +240,16 @@ func (p *Provider) readScopes(v any) []string {
 		}
 	}
 	var scopes []string
+	seen, bytes := map[string]bool{}, 0
 	for _, s := range all {
-		if scopeToken.MatchString(s) && !slices.Contains(scopes, s) {
-			scopes = append(scopes, s)
+		if seen[s] || !scopeToken.MatchString(s) {
+			continue
 		}
+		if bytes += len(s) + 1; bytes > maxScopes {
+			break
+		}
+		seen[s] = true
+		scopes = append(scopes, s)
 	}
 	return scopes
 }

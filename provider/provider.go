@@ -39,10 +39,11 @@ type Config struct {
 // Provider is one client at one authorization server. It is safe for
 // concurrent use. Close has to be called at its end.
 type Provider struct {
-	entry        Entry   // with the parameters of a connection in their places
-	template     Entry   // with the places themselves
-	params       *params // what may fill them
-	unbound      bool    // nothing did yet
+	entry        Entry     // with the parameters of a connection in their places
+	template     Entry     // with the places themselves
+	params       *params   // what may fill them
+	unbound      bool      // nothing did yet
+	origin       *Provider // what For was called on; nil: nothing
 	title        string
 	privateHosts []string
 	clientID     string

@@ -261,7 +261,7 @@ func TestRequestLimit(t *testing.T) {
 	}
 }
 
-// dripping answers with a byte each 500 ms until the client leaves: of a header
+// dripping answers with a byte each 50 ms until the client leaves: of a header
 // or of the body.
 func dripping(headers bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
@@ -277,7 +277,7 @@ func dripping(headers bool) http.HandlerFunc {
 			text += "\r\n{"
 		}
 		_, err = io.WriteString(conn, text)
-		for tick := time.NewTicker(500 * time.Millisecond); err == nil; <-tick.C {
+		for tick := time.NewTicker(50 * time.Millisecond); err == nil; <-tick.C {
 			_, err = io.WriteString(conn, " ")
 		}
 	}

@@ -41,7 +41,7 @@ func (h *Handler) noteUse(ctx context.Context, c *call) {
 	}
 	h.cfg.Audit.Used(ctx, tokenstore.Event{
 		Type: tokenstore.EventUsed, ConnectionID: g.ConnectionID, Integration: g.Integration, UserID: g.UserID, Actor: c.actor(),
-	})
+	}, func() { g.Uses.Forget(c.who.Name) }) // the next call tells it
 }
 
 // actor is who makes the call.

@@ -97,6 +97,30 @@ func TestUseIsAnEvent(t *testing.T) {
 	}
 }
 
+// The next call tells what could not be written.
+func TestNoUseIsLost(t *testing.T) {
+	upstream, _ := counted(t)
+	log := &fakeAudit{out: true}
+	r := newRig(t, upstream, func(c *proxy.Config, _ *proxy.Upstream) { c.Audit = log })
+	r.grants.set(func(g *tokenstore.Grant) { g.Uses = new(tokenstore.Uses) })
+	call := func() {
+		t.Helper()
+		if res, body := r.do(t, r.request(t, "GET", "/x", nil)); res.StatusCode != http.StatusOK {
+			t.Errorf("answer = %d %s", res.StatusCode, body)
+		}
+	}
+	call()
+	log.mu.Lock()
+	log.out = false
+	log.mu.Unlock()
+	call()
+	call()
+	want := []string{"connection.used client/app from 127.0.0.1: " + connID + " acme  denied false"}
+	if diff := cmp.Diff(want, log.lines()); diff != "" {
+		t.Errorf("events (-want +got)\n%s", diff)
+	}
+}
+
 func TestA066WrongKeysAreSlowedDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &fakeAudit{}

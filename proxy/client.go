@@ -135,12 +135,15 @@ func matches(pattern, path string) bool {
 	return path == pattern
 }
 
+// overriding are the headers that ask for that. No trailer may.
+var overriding = [...]string{
+	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Original-Uri", "X-Rewrite-Url",
+}
+
 // overridden reports whether a request asks to be taken for one with another
 // method or path: there are servers that do so.
 func overridden(h http.Header) bool {
-	for _, name := range [...]string{
-		"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Original-Uri", "X-Rewrite-Url",
-	} {
+	for _, name := range overriding {
 		if _, ok := h[name]; ok {
 			return true
 		}

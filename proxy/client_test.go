@@ -13,9 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/lanyard-proxy/lanyard/guard"
 	"github.com/lanyard-proxy/lanyard/proxy"
-	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
@@ -23,17 +21,22 @@ import (
 type fakeAudit struct {
 	mu     sync.Mutex
 	events []tokenstore.Event
+	out    bool // nothing can be written
 }
 
-func (f *fakeAudit) Used(_ context.Context, e tokenstore.Event) {
+func (f *fakeAudit) Used(_ context.Context, e tokenstore.Event, lost func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.out {
+		lost()
+		return
+	}
 	f.events = append(f.events, e)
 }
 
 func (f *fakeAudit) Refused(ctx context.Context, e tokenstore.Event) {
 	e.Denied = true
-	f.Used(ctx, e)
+	f.Used(ctx, e, func() {})
 }
 
 // lines returns the events as text, and forgets them.
@@ -253,6 +256,25 @@ func TestMethodsAndPaths(t *testing.T) {
 	}
 }
 
+// What decides in a header is not let through behind the body.
+func TestA095OverrideInTrailer(t *testing.T) {
+	for _, name := range []string{"X-HTTP-Method-Override", "X-Original-URL"} {
+		got := make(chan http.Header, 1)
+		r := newRig(t, func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			got <- r.Trailer
+		}, limited(proxy.Client{Methods: []string{"POST"}}))
+		res := r.raw(t, "POST /x HTTP/1.1\r\nHost: localhost\r\n"+slotLine+"Transfer-Encoding: chunked\r\nTrailer: X-Sum, "+name+
+			"\r\n\r\n1\r\na\r\n0\r\nX-Sum: 1\r\n"+name+": DELETE\r\n\r\n")
+		if res.StatusCode != http.StatusOK {
+			t.Fatalf("%s: answer = %d", name, res.StatusCode)
+		}
+		if diff := cmp.Diff(http.Header{"X-Sum": {"1"}}, <-got); diff != "" {
+			t.Errorf("%s: trailers upstream (-want +got)\n%s", name, diff)
+		}
+	}
+}
+
 // toOneHost sends what is for any host to one.
 type toOneHost struct {
 	http.RoundTripper
@@ -341,29 +363,5 @@ func TestBadLimits(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "client app: ") || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("New(%+v) = %v, want %q", tt.client, err, tt.want)
 		}
-	}
-}
-
-// BenchmarkRefusedConnection compares what it costs to name another's
-// connection with what it costs to name one that is not there.
-func BenchmarkRefusedConnection(b *testing.B) {
-	cfg := proxy.Config{
-		Grants:    newGrants(),
-		Upstream:  func(*tokenstore.Grant) (*proxy.Upstream, string) { return nil, tokenstore.ReasonIntegrationMissing },
-		Clients:   []proxy.Client{{Key: guard.Key{Name: "app", Value: secret.New(clientKey)}, Users: []string{"u2"}}},
-		Transport: http.DefaultTransport,
-	}
-	h, err := proxy.New(cfg)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for name, id := range map[string]string{"another's": connID, "unknown": otherID} {
-		b.Run(name, func(b *testing.B) {
-			r := httptest.NewRequest(http.MethodGet, "http://localhost/x", nil)
-			r.Header.Set("Authorization", "Bearer "+clientKey+"."+id)
-			for b.Loop() {
-				h.ServeHTTP(httptest.NewRecorder(), r)
-			}
-		})
 	}
 }

@@ -48,8 +48,8 @@ type Grants interface {
 // Audit is the log of who did what.
 type Audit interface {
 	// Used writes that a token is used. It returns when that is on disk, or after
-	// a moment.
-	Used(ctx context.Context, e tokenstore.Event)
+	// a moment. lost is called if it could not be written.
+	Used(ctx context.Context, e tokenstore.Event, lost func())
 	// Refused writes an event of what was refused, before it returns, unless
 	// there are too many of its like.
 	Refused(ctx context.Context, e tokenstore.Event)

@@ -100,7 +100,7 @@ func trailers(r *http.Request, credential string) (announced http.Header, fill f
 	}
 	credential = http.CanonicalHeaderKey(credential)
 	pass := func(name string) bool {
-		return !dropped(name) && name != credential && name != "Content-Length" && name != "Host"
+		return !dropped(name) && !slices.Contains(overriding[:], name) && name != credential && name != "Content-Length" && name != "Host"
 	}
 	announced = make(http.Header, len(r.Trailer))
 	for name := range r.Trailer {

@@ -3,7 +3,6 @@ package proxy
 import (
 	"encoding/base64"
 	"io"
-	"mime"
 	"net/http"
 	"slices"
 	"strings"
@@ -92,16 +91,21 @@ func (s *scrubber) body(res *http.Response) io.ReadCloser {
 
 // isText reports whether a body can be read as it is.
 func isText(h http.Header) bool {
-	if len(h["Content-Encoding"]) > 0 {
-		return false
+	for _, coding := range h["Content-Encoding"] {
+		if coding != "" && !strings.EqualFold(coding, "identity") {
+			return false
+		}
 	}
-	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	if err != nil && kind == "" {
-		return false
-	}
+	// Broken parameters make it no less of a text, and without a type nobody
+	// knows: lengths stay, so that it can do no harm.
+	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	kind, _, _ = strings.Cut(kind, ",")
+	kind = strings.ToLower(strings.TrimSpace(kind))
 	switch kind {
+	case "":
+		return true
 	case "application/json", "application/xml", "application/javascript", "application/x-www-form-urlencoded",
-		"application/x-ndjson", "application/jsonl":
+		"application/x-ndjson", "application/jsonl", "application/yaml", "application/x-javascript":
 		return true
 	}
 	return strings.HasPrefix(kind, "text/") || strings.HasSuffix(kind, "+json") || strings.HasSuffix(kind, "+xml")
@@ -128,6 +132,8 @@ func (s *scrubber) mask(b []byte, last bool) int {
 			}
 			s.count++
 			i += n - 1
+		case b[i] == '\\' && i+1 < len(b) && b[i+1] == '\\': // an escaped one escapes nothing
+			i++
 		}
 	}
 	return len(b)
@@ -202,6 +208,7 @@ type scrubReader struct {
 	left  int    // how much is yet to be looked at
 	buf   []byte // what was read and not yet passed on
 	ready int    // how much of buf may be
+	store []byte // where buf stands
 	err   error  // how the body ended
 }
 
@@ -225,8 +232,12 @@ func (r *scrubReader) Read(p []byte) (int, error) {
 // fill reads once and masks what is there.
 func (r *scrubReader) fill() {
 	held := len(r.buf)
-	next := make([]byte, held+min(r.left, scrubBuffer)) // few: most bodies are read in one or two goes
-	copy(next, r.buf)
+	size := held + min(r.left, scrubBuffer)
+	if cap(r.store) < size {
+		r.store = slices.Grow(r.store[:0], size)
+	}
+	next := r.store[:size]
+	copy(next, r.buf) // which stands further back in it
 	n, err := r.ReadCloser.Read(next[held:])
 	r.buf, r.err = next[:held+n], err
 	r.left -= n

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -111,7 +112,9 @@ func TestWhatIsScrubbed(t *testing.T) {
 	for contentType, masked := range map[string]bool{
 		"text/plain": true, "TEXT/Html;charset=x": true, "application/json": true, "application/problem+json": true,
 		"application/atom+xml": true, "application/xml": true, "application/x-www-form-urlencoded": true, "application/javascript": true,
-		"text/event-stream": true, "image/svg+xml": true,
+		"text/event-stream": true, "image/svg+xml": true, "application/yaml": true, "application/x-javascript": true,
+		"text/html; charset=utf-8; charset=utf-8": true, `text/html; charset="utf-8`: true, "application/json; charset=": true,
+		"application/json;;": true, "application/json, application/json": true,
 		"application/octet-stream": false, "image/png": false, "application/zip": false, "application/jsonp": false,
 	} {
 		if _, got := newScrubRig(t, contentType, "<"+oddToken+">").get(t); (got == "<"+stars(oddToken)+">") != masked || len(got) != len(oddToken)+2 {
@@ -126,6 +129,22 @@ func TestWhatIsScrubbed(t *testing.T) {
 		}, scrubbing)
 		if _, got := r.get(t); got != token(1) {
 			t.Errorf("answer %q", got)
+		}
+	})
+	t.Run("without a type, or in an encoding that is none", func(t *testing.T) {
+		for _, head := range []http.Header{
+			{"Content-Type": nil},
+			{"Content-Type": {""}},
+			{"Content-Type": {"text/html"}, "Content-Encoding": {"identity"}},
+			{"Content-Type": {"text/html"}, "Content-Encoding": {""}},
+		} {
+			r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
+				maps.Copy(w.Header(), head)
+				_, _ = io.WriteString(w, token(1))
+			}, scrubbing)
+			if _, got := r.get(t); got != stars(token(1)) {
+				t.Errorf("%v: %q", head, got)
+			}
 		}
 	})
 	t.Run("the first MiB", func(t *testing.T) {
@@ -156,6 +175,14 @@ func TestWhatIsScrubbed(t *testing.T) {
 			t.Errorf("answer %q", got)
 		}
 	})
+}
+
+// A backslash that stands for itself stays whole, whatever comes behind it.
+func TestScrubLeavesJSONValid(t *testing.T) {
+	got, err := proxy.Mask("gho_0123456789", []byte(`{"p":"C:\\gho_0123456789"}`))
+	if want := `{"p":"C:\\**************"}`; err != nil || string(got) != want {
+		t.Errorf("masked = %s, %v; want %s", got, err, want)
+	}
 }
 
 // Headers, interim answers and trailers; the length stays; a replay sends two

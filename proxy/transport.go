@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"strings"
+	"sync"
 
 	"github.com/lanyard-proxy/lanyard/guard"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
@@ -133,12 +134,51 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if refused, ok := errors.AsType[*refusalError](err); ok {
 		return response(req, refused.problem), nil
 	}
+	if err == nil && res.StatusCode == http.StatusSwitchingProtocols {
+		t.watch(c, res)
+	}
 	return res, err
+}
+
+// watch has the connection of a switch to another protocol closed once its
+// connection at Lanyard is no longer usable. It ends with the reverse proxy's
+// use of it.
+func (t *Transport) watch(c *call, res *http.Response) {
+	upstream, ok := res.Body.(io.ReadWriteCloser)
+	if !ok {
+		return
+	}
+	ended, stop := t.h.cfg.Grants.Watch(c.grant.ConnectionID)
+	over := make(chan struct{})
+	res.Body = &watched{ReadWriteCloser: upstream, leave: sync.OnceFunc(func() { close(over) })}
+	go func() {
+		defer stop()
+		select {
+		case <-ended:
+			_ = upstream.Close()
+		case <-over:
+		}
+	}()
+}
+
+// watched is a connection that tells when it is closed.
+type watched struct {
+	io.ReadWriteCloser
+	leave func()
+}
+
+// Close implements io.Closer.
+func (w *watched) Close() error {
+	w.leave()
+	return w.ReadWriteCloser.Close()
 }
 
 func (t *Transport) accept(ctx context.Context, c *call) *guard.Problem {
 	req := c.in
 	if p := t.h.cfg.Local.CheckOrigin(req); p != nil {
+		return p
+	}
+	if p := guard.CheckEarly(c.in); p != nil {
 		return p
 	}
 	if p := checkMethod(req.Method); p != nil {

@@ -119,3 +119,33 @@ func TestTransportPassesErrorsOn(t *testing.T) {
 		t.Errorf("answer = %d, want the other proxy's", res.StatusCode)
 	}
 }
+
+func TestA105EarlyDataByTransport(t *testing.T) {
+	upstream, got := counted(t)
+	server := httptest.NewServer(upstream)
+	defer server.Close()
+	r := behind(t, server.URL, server.URL)
+	for method, want := range map[string]int{http.MethodPost: http.StatusTooEarly, http.MethodGet: http.StatusOK} {
+		req := r.request(t, method, "/pay", nil)
+		req.Header.Set("Early-Data", "1")
+		res, body := r.do(t, req)
+		if sent := len(got()); res.StatusCode != want || (sent == 1) != (want == http.StatusOK) {
+			t.Errorf("%s: answer = %d %s, sent %d times; want %d", method, res.StatusCode, body, sent, want)
+		}
+	}
+}
+
+func TestA102TunnelsByTransportEndWithTheConnection(t *testing.T) {
+	ended := make(chan bool, 10)
+	server := httptest.NewServer(switching(t, ended))
+	t.Cleanup(server.Close)
+	r := behind(t, server.URL, server.URL)
+	conn, reader := tunnelled(t, r, clientKey)
+	r.grants.end(otherID)
+	wantEcho(t, conn, reader)
+	r.grants.end(connID)
+	if _, err := reader.ReadByte(); err == nil {
+		t.Error("the app's end is still open")
+	}
+	<-ended // the provider's, too
+}

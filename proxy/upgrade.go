@@ -47,8 +47,8 @@ func (t *tunnels) leave(c *call) {
 // EndTunnels is for a Handler that is no longer in force: its tunnels go on,
 // but for those that none of these clients, which are in force now, could have
 // asked for with the key they were asked for with. It returns when those have
-// ended. A tunnel that no key was asked for ends.
-func (h *Handler) EndTunnels(kept []Client) {
+// ended, with how many go on. A tunnel that no key was asked for ends.
+func (h *Handler) EndTunnels(kept []Client) (goOn int) {
 	t := &h.tunnels
 	t.mu.Lock()
 	t.left, t.kept = true, kept
@@ -58,6 +58,7 @@ func (h *Handler) EndTunnels(kept []Client) {
 			ends = append(ends, end)
 		}
 	}
+	goOn = len(t.open) - len(ends)
 	t.mu.Unlock()
 	for _, end := range ends {
 		end.cancel()
@@ -65,6 +66,7 @@ func (h *Handler) EndTunnels(kept []Client) {
 	for _, end := range ends {
 		<-end.over
 	}
+	return goOn
 }
 
 // allowedBy reports whether one of these clients has the key of c and may do

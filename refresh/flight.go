@@ -201,10 +201,22 @@ func (r *Refresher) join(g *tokenstore.Grant, seen uint64, why reason, by tokens
 	return f, nil
 }
 
+// sameProvider reports whether p and q are one provider, whatever the
+// parameters of the connections that they were made for: those with parameters
+// are made anew for each question.
+func sameProvider(p, q Provider) bool { return origin(p) == origin(q) }
+
+func origin(p Provider) any {
+	if made, ok := p.(interface{ Origin() any }); ok {
+		return made.Origin()
+	}
+	return p
+}
+
 // refuses returns why the connection must not be renewed now, or nil.
 func (w *work) refuses(why reason, p Provider, now time.Time) error {
 	switch {
-	case why != askedRenewal && p == w.provider && now.Before(w.retryAt): // its last try has failed
+	case why != askedRenewal && sameProvider(p, w.provider) && now.Before(w.retryAt): // its last try has failed
 		return unavailable(w.retryAt.Sub(now), w.cause)
 	case (why == dueRenewal || !why.waitedFor()) && now.Before(w.openTill):
 		return unavailable(w.openTill.Sub(now), errOutcomeOpen)

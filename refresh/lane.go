@@ -93,7 +93,7 @@ func (r *Refresher) lane(integration string, p Provider) *lane {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.provider != p { // the configuration has changed: whatever was wrong may be right now
+	if !sameProvider(l.provider, p) { // the configuration has changed: whatever was wrong may be right now
 		l.provider, l.worked, l.next = p, false, time.Time{}
 		l.concurrency, l.interval = p.Pace()
 		l.epoch++
@@ -244,7 +244,7 @@ func (t *turn) report(p Provider, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case l.provider != p: // it says nothing of the one that there is now
+	case !sameProvider(l.provider, p): // it says nothing of the one that there is now
 	case works:
 		l.up()
 		l.epoch++

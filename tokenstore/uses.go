@@ -33,3 +33,17 @@ func (u *Uses) First(key string) bool {
 		}
 	}
 }
+
+// Forget takes First back, where what came of it could not be written down.
+func (u *Uses) Forget(key string) {
+	for {
+		seen := u.keys.Load()
+		if seen == nil {
+			return
+		}
+		next := slices.DeleteFunc(slices.Clone(*seen), func(k string) bool { return k == key })
+		if u.keys.CompareAndSwap(seen, &next) {
+			return
+		}
+	}
+}

@@ -32,3 +32,17 @@ func TestUsesAreFirstOncePerKey(t *testing.T) {
 		t.Errorf("First allocates %v times for a key that was seen", n)
 	}
 }
+
+func TestForgottenUseIsFirstAgain(t *testing.T) {
+	var u tokenstore.Uses
+	u.Forget("a") // nothing there
+	for _, key := range []string{"a", "b"} {
+		if !u.First(key) {
+			t.Errorf("%s was not first", key)
+		}
+	}
+	u.Forget("a")
+	if !u.First("a") || u.First("a") || u.First("b") {
+		t.Error("forgotten is another use than the one")
+	}
+}

@@ -214,6 +214,12 @@ func TestAttacksWithAnotherBrowser(t *testing.T) {
 		victim := a.connect("the-victims")
 		f := a.sendAway()
 		code := a.wantReturn(f.browser, f.callback, "")
+		// One that waits for its own code, which this is not.
+		waits := a.sendAway()
+		a.wantReturn(waits.browser, waits.callback, "")
+		if c := a.tryComplete(waits.id, code, waits.user); c.Status != http.StatusConflict || !strings.Contains(c.Body, `"completion_invalid"`) {
+			t.Errorf("a code at another connection that waits: HTTP %d: %s", c.Status, c.Body)
+		}
 		if c := a.tryComplete(victim, code, f.user); c.Status != http.StatusConflict || !strings.Contains(c.Body, `"completion_invalid"`) {
 			t.Errorf("a code at another connection: HTTP %d: %s", c.Status, c.Body)
 		}

@@ -60,6 +60,38 @@ func TestAttackTakesEffect(t *testing.T) {
 	}
 }
 
+// TestAttackTakesEffectOnKeptTunnels: a tunnel that one reload has kept ends with
+// a later one that takes its key.
+func TestAttackTakesEffectOnKeptTunnels(t *testing.T) {
+	key := "leaverskey" + rand.Text() + rand.Text()
+	t.Setenv("LEAVER_KEY", key)
+	const client = "client leaver {env.LEAVER_KEY}"
+	a := newAttacked(t, client, "")
+	a.secrets = append(a.secrets, key)
+	a.in(t, "A102 a key is taken out by the second reload", func(t *testing.T) {
+		leaver, other := a.socket(t, key, a.fakeID), a.socket(t, a.clientKey, a.fakeID)
+		if err := a.reload(); err != nil { // nothing changes
+			t.Fatal(err)
+		}
+		if err := a.echo(leaver); err != nil {
+			t.Fatalf("the first reload: %v", err)
+		}
+		a.site.Extra = strings.Replace(a.site.Extra, client, "", 1)
+		if err := a.reload(); err != nil {
+			t.Fatal(err)
+		}
+		gone := time.Now()
+		if _, _, err := leaver.Read(a.ctx()); err == nil {
+			t.Error("the socket says something")
+		} else if took := time.Since(gone); took > time.Second {
+			t.Errorf("the tunnel was open for %v", took)
+		}
+		if err := a.echo(other); err != nil {
+			t.Errorf("the tunnel of another key ended: %v", err)
+		}
+	})
+}
+
 // callUntil calls from 4 sides, 100 times a second or more, does away, and goes
 // on for a while. No call that begins a second after it may come through.
 func (a *attacked) callUntil(t *testing.T, key, id string, away func(), after []int) {

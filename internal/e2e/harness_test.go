@@ -31,24 +31,6 @@ import (
 // may be busy, and never waited out when all is well.
 const patience = 30 * time.Second
 
-// binary returns the program under test: $LANYARD_BIN, or ./caddy at the top
-// of the repository.
-func binary(t *testing.T) string {
-	t.Helper()
-	bin := os.Getenv("LANYARD_BIN")
-	if bin == "" {
-		bin = "../../caddy"
-	}
-	abs, err := filepath.Abs(bin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(abs); err != nil {
-		t.Fatalf("the program under test is not built: run ./xcaddy.sh, or ./test.sh for everything (%v)", err)
-	}
-	return abs
-}
-
 // site is what a test's Caddyfile is made from.
 type site struct {
 	Dir      string // of this run; the data directory is Dir/data

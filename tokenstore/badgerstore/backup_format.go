@@ -30,7 +30,9 @@ import (
 // Nobody without the keyset can make an end, so that what is cut, edited or put
 // together from two is found, whatever it was.
 const (
-	backupMagic = "lanyard backup 1\n"
+	backupMagic = "lanyard backup 2\n"
+	// backupBeforeEvents begins a backup without events, in nothing else different.
+	backupBeforeEvents = "lanyard backup 1\n"
 
 	frameHeader     = 'h'
 	frameDeleted    = 'x'
@@ -151,7 +153,7 @@ func bad(format string, args ...any) error {
 func newBackupReader(in io.Reader) (*backupReader, error) {
 	r := &backupReader{in: bufio.NewReaderSize(in, 64<<10), digest: sha256.New()}
 	magic := make([]byte, len(backupMagic))
-	if _, err := io.ReadFull(r.in, magic); err != nil || string(magic) != backupMagic {
+	if _, err := io.ReadFull(r.in, magic); err != nil || (string(magic) != backupMagic && string(magic) != backupBeforeEvents) {
 		return nil, bad("it does not begin as one, or is of another version")
 	}
 	_, _ = r.digest.Write(magic)

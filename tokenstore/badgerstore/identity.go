@@ -16,7 +16,11 @@ import (
 const (
 	identityFile   = "lanyard-store.json"
 	badgerDir      = "badger"
-	identityFormat = 2
+	identityFormat = 3
+	// formatBeforeEvents is what a store has that no version with an audit log
+	// has opened. Opening it gives it identityFormat, so that the version before,
+	// which can't read a head that counts events, refuses it by its format.
+	formatBeforeEvents = 2
 )
 
 // ErrIncomplete is returned by Open when a file of the store is damaged, lost or
@@ -98,15 +102,20 @@ func readIdentity(dir string) (id identity, err error) {
 	return id, nil
 }
 
-var errDamaged = errors.New("is damaged: restore a backup")
+var (
+	errDamaged = errors.New("is damaged: restore a backup")
+	// errOtherVersion: nothing is damaged, and nothing must be taken for lost.
+	errOtherVersion = errors.New("is of another version of Lanyard")
+)
 
 // parseIdentity reads what the identity file or the database has of it.
 func parseIdentity(text []byte) (id identity, err error) {
 	switch err := json.Unmarshal(text, &id); {
 	case err != nil:
 		return identity{}, errDamaged
-	case id.Format != 0 && id.Format != identityFormat:
-		return identity{}, fmt.Errorf("has format %d, and this version knows format %d only", id.Format, identityFormat)
+	case id.Format != 0 && id.Format != identityFormat && id.Format != formatBeforeEvents:
+		return identity{}, fmt.Errorf("%w: has format %d, and this one knows formats %d and %d only",
+			errOtherVersion, id.Format, formatBeforeEvents, identityFormat)
 	case id.Format == 0, id.StoreID == "", id.Epoch == "":
 		return identity{}, errDamaged
 	}

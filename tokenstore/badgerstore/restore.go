@@ -144,7 +144,7 @@ func restore(dir string, backup io.ReadSeeker, codec, own tokenstore.Codec) (Res
 // readReplaced reads the store in dir for what was deleted and revoked in it.
 func readReplaced(dir string, codec, own tokenstore.Codec) (gone found, err error) {
 	src, err := findSource(dir)
-	if isRefused(err) {
+	if isRefused(err) || errors.Is(err, errOtherVersion) {
 		return gone, err
 	}
 	if err != nil {

@@ -34,7 +34,7 @@ type source struct {
 // that isn't known, and the identity in them where its file is lost.
 func findSource(dir string) (source, error) {
 	id, err := readIdentity(dir)
-	if isRefused(err) {
+	if isRefused(err) || errors.Is(err, errOtherVersion) {
 		return source{}, err
 	}
 	if err == nil {
