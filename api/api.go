@@ -239,8 +239,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, path string) (in
 	return rt.status, body, p
 }
 
-// caller returns who calls. A wrong key is written down, and slowed down where
-// there are many.
+// caller returns who calls. A wrong key is written down, and turned away by the
+// brake where there are many.
 func (h *Handler) caller(r *http.Request) (tokenstore.Actor, *guard.Problem) {
 	by := tokenstore.Actor{From: guard.From(r)}
 	if key, ok := guard.Match(h.cfg.Keys, guard.Bearer(r)); ok {
@@ -248,8 +248,10 @@ func (h *Handler) caller(r *http.Request) (tokenstore.Actor, *guard.Problem) {
 		return by, nil
 	}
 	h.cfg.Audit.Refused(r.Context(), tokenstore.Event{Type: tokenstore.EventKeyRefused, Actor: by, Reason: "api"})
-	if p := h.cfg.Brake.Wrong(by.From); p != nil {
-		return by, p
+	if !guard.Bearer(r).IsZero() { // a missing one is no guess
+		if p := h.cfg.Brake.Wrong(by.From); p != nil {
+			return by, p
+		}
 	}
 	return by, &guard.Problem{
 		Status: http.StatusUnauthorized, Code: "key_required",

@@ -152,13 +152,14 @@ func TestRefreshIsTheCallers(t *testing.T) {
 	}
 }
 
-// Nothing that an operator must be able to account for happens without its event.
+// Nothing that an operator must be able to account for happens without its
+// event, but for a backup, which is sealed.
 func TestWithoutAuditNothingLeaves(t *testing.T) {
-	k := &fakeKeeper{parts: []string{"never"}}
+	k := &fakeKeeper{parts: []string{"sealed"}}
 	b := newBench(t, withKeeper(k))
 	c := b.put(active("a"))
 	b.store.FailWrites(fmt.Errorf("disk: %w", tokenstore.ErrUnavailable))
-	for _, op := range []string{"POST /v1/connections/" + c.ID + "/connect", "GET /v1/backup", "POST /v1/rekey"} {
+	for _, op := range []string{"POST /v1/connections/" + c.ID + "/connect", "POST /v1/rekey"} {
 		method, path, _ := strings.Cut(op, " ")
 		a := b.do(method, path, "")
 		b.wants(a, 503, "store_unavailable")
@@ -169,9 +170,11 @@ func TestWithoutAuditNothingLeaves(t *testing.T) {
 	if k.begun != 0 {
 		t.Error("a rekey was begun")
 	}
-	b.store.FailWrites(fmt.Errorf("disk: %w", tokenstore.ErrFull))
-	if w := b.raw("GET", "/v1/backup"); w.Code != 200 || w.Body.String() != "never" {
-		t.Errorf("backup with a full disk = %d %q, want it", w.Code, w.Body)
+	for _, err := range []error{tokenstore.ErrUnavailable, tokenstore.ErrFull} {
+		b.store.FailWrites(fmt.Errorf("disk: %w", err))
+		if w := b.raw("GET", "/v1/backup"); w.Code != 200 || w.Body.String() != "sealed" {
+			t.Errorf("backup of a store that can't write (%v) = %d %q, want it", err, w.Code, w.Body)
+		}
 	}
 }
 
