@@ -102,10 +102,16 @@ func newTransport(ctx caddy.Context, config *reverseproxy.HTTPTransport, allowPr
 		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	t.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(0)
-	if proxied {
-		return t, nil // what is dialled then is the proxy, which has rules of its own
+	if !proxied { // else what is dialled is the proxy, which has rules of its own
+		t.Proxy = nil
+		guardDials(t, own, allowPrivate)
 	}
-	t.Proxy = nil
+	t.DialContext = answered(t.DialContext)
+	return t, nil
+}
+
+// guardDials has each address looked at that is dialled.
+func guardDials(t *http.Transport, own *reverseproxy.HTTPTransport, allowPrivate bool) {
 	t.DialContext = guarded(t.DialContext, allowPrivate)
 	if !hasDialler(own) {
 		t.DialContext = checkedFirst(own, t.DialContext, allowPrivate)
@@ -113,7 +119,6 @@ func newTransport(ctx caddy.Context, config *reverseproxy.HTTPTransport, allowPr
 	if t.DialTLSContext != nil {
 		t.DialTLSContext = guarded(t.DialTLSContext, allowPrivate)
 	}
-	return t, nil
 }
 
 // checkTransport refuses what would go past what is promised of upstreams.
