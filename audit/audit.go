@@ -84,8 +84,8 @@ func New(store Store, logger *zap.Logger) *Log {
 	return l
 }
 
-// Close writes what was only counted so far. Refused and Record may be called
-// no more.
+// Close writes what was only counted so far, and waits for what Used has begun.
+// Nothing may be called after it.
 func (l *Log) Close() {
 	close(l.stop)
 	<-l.over
@@ -128,12 +128,11 @@ func (l *Log) Used(ctx context.Context, e tokenstore.Event, lost func()) {
 // Refused writes an event of what was refused, as Denied, before it returns. It
 // is for what strangers can bring about at will, so there is a budget: a line
 // each up to 100 at once and then one a second, for each address and type, and
-// less where there are many of those. What
-// is beyond is counted, and told within a minute by one line with Count and
-// what those events have in common. What a call costs depends on that budget
-// alone, never on what it tells, so that nobody can learn that from the time it
-// takes. A store that can't write changes nothing for the caller: it is logged
-// once, and the event is counted, too.
+// less where there are many of those. What is beyond is counted, and told within
+// a minute by one line with Count and what those events have in common. What a
+// call costs depends on that budget alone, never on what it tells, so that
+// nobody can learn that from the time it takes. A store that can't write changes
+// nothing for the caller: it is logged once, and the event is counted, too.
 func (l *Log) Refused(ctx context.Context, e tokenstore.Event) {
 	e.Denied = true
 	for _, text := range texts(&e) {

@@ -56,7 +56,7 @@ type engine struct {
 	log     atomic.Pointer[zap.Logger]
 
 	tunnelMu sync.Mutex
-	left     []*proxy.Handler // guarded by tunnelMu; of configurations that have gone, while they have tunnels
+	left     []*proxy.Handler // guarded by tunnelMu; of configurations that have gone, while they have tunnels or may get some
 
 	keyMu  sync.Mutex
 	keyset *keyset       // guarded by keyMu; in force

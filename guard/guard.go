@@ -39,12 +39,11 @@ func (l Local) Check(r *http.Request) *Problem {
 // handshake was complete and does more than read: whoever saw it pass can send
 // it again (RFC 8470). It returns the problem to answer with, or nil.
 func CheckEarly(r *http.Request) *Problem {
-	early := r.TLS != nil && !r.TLS.HandshakeComplete || len(r.Header["Early-Data"]) > 0
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
 		return nil
 	}
-	if !early {
+	if complete := r.TLS == nil || r.TLS.HandshakeComplete; complete && len(r.Header["Early-Data"]) == 0 {
 		return nil
 	}
 	return &Problem{

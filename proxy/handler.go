@@ -177,6 +177,9 @@ type call struct {
 // nobody is left to answer, since only a connection cut says so.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
+	if upgrade(r.Header) != "" {
+		defer h.tunnels.ask()()
+	}
 	ctx := r.Context()
 	c := &call{in: r}
 	if problem := h.accept(ctx, c); problem != nil {

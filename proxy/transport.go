@@ -178,7 +178,7 @@ func (t *Transport) accept(ctx context.Context, c *call) *guard.Problem {
 	if p := t.h.cfg.Local.CheckOrigin(req); p != nil {
 		return p
 	}
-	if p := guard.CheckEarly(c.in); p != nil {
+	if p := guard.CheckEarly(req); p != nil {
 		return p
 	}
 	if p := checkMethod(req.Method); p != nil {

@@ -170,6 +170,39 @@ func TestA102TunnelsAndReloads(t *testing.T) {
 	}
 }
 
+// A request for a tunnel that is under way at one reload is known to the next.
+func TestA102TunnelsUnderWayAtAReload(t *testing.T) {
+	came, goOn := make(chan bool), make(chan bool)
+	ended := make(chan bool, 10)
+	switches := switching(t, ended)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		came <- true
+		<-goOn
+		switches(w, r)
+	}))
+	t.Cleanup(server.Close)
+	cfg, r := newConfig(t, server.URL)
+	h, err := proxy.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.serve(t, h)
+	conn, reader := r.dial(t)
+	_, _ = io.WriteString(conn, "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: echo\r\n"+slotLine+"\r\n")
+	<-came
+	if n := h.EndTunnels(cfg.Clients); n != 1 {
+		t.Errorf("%d tunnels may go on or come, want the one that is asked for", n)
+	}
+	close(goOn)
+	if res, err := http.ReadResponse(reader, nil); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("the tunnel did not come: %v, %v", res, err)
+	}
+	if n := h.EndTunnels(nil); n != 0 {
+		t.Errorf("%d tunnels go on without their key", n)
+	}
+	<-ended
+}
+
 // A switch that the upstream refuses is an answer like any other.
 func TestRefusedUpgrade(t *testing.T) {
 	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusUpgradeRequired) })

@@ -12,6 +12,9 @@ import (
 type tunnels struct {
 	mu   sync.Mutex
 	open map[*call]*tunnelEnd // guarded by mu
+	// asked counts the requests for one that are under way, and so those that
+	// are open, too.
+	asked int // guarded by mu
 	// left is set once the Handler is no longer in force; kept are the clients
 	// of the one that is.
 	left bool     // guarded by mu
@@ -22,6 +25,18 @@ type tunnels struct {
 type tunnelEnd struct {
 	cancel context.CancelFunc
 	over   chan struct{}
+}
+
+// ask counts a request for a tunnel until the function that it returns is called.
+func (t *tunnels) ask() (over func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.asked++
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.asked--
+	}
 }
 
 // enter notes a tunnel. It reports false if there may be none for c any more.
@@ -47,7 +62,9 @@ func (t *tunnels) leave(c *call) {
 // EndTunnels is for a Handler that is no longer in force: its tunnels go on,
 // but for those that none of these clients, which are in force now, could have
 // asked for with the key they were asked for with. It returns when those have
-// ended, with how many go on. A tunnel that no key was asked for ends.
+// ended, with how many go on or may yet come of requests under way: while there
+// are any it has to be called again when other clients are in force. A tunnel
+// that no key was asked for ends.
 func (h *Handler) EndTunnels(kept []Client) (goOn int) {
 	t := &h.tunnels
 	t.mu.Lock()
@@ -58,7 +75,7 @@ func (h *Handler) EndTunnels(kept []Client) (goOn int) {
 			ends = append(ends, end)
 		}
 	}
-	goOn = len(t.open) - len(ends)
+	goOn = t.asked - len(ends)
 	t.mu.Unlock()
 	for _, end := range ends {
 		end.cancel()

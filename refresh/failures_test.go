@@ -149,6 +149,8 @@ func (*down) Parse(tokenstore.Answer, tokenstore.Token, []string) (tokenstore.To
 
 func (*down) Grace() bool { return false }
 
+func (d *down) Origin() any { return d }
+
 func (*down) Pace() (concurrency int, interval time.Duration) { return 1, 0 }
 
 // With more failing connections than are remembered without a look, each still

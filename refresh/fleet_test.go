@@ -85,6 +85,8 @@ func (e *endpoint) Parse(a tokenstore.Answer, _ tokenstore.Token, _ []string) (t
 
 func (*endpoint) Grace() bool { return false }
 
+func (e *endpoint) Origin() any { return e }
+
 func (e *endpoint) Pace() (concurrency int, interval time.Duration) { return e.concurrency, e.interval }
 
 func (e *endpoint) set(fail func(tokenstore.Token) error) {

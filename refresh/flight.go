@@ -201,16 +201,11 @@ func (r *Refresher) join(g *tokenstore.Grant, seen uint64, why reason, by tokens
 	return f, nil
 }
 
-// sameProvider reports whether p and q are one provider, whatever the
-// parameters of the connections that they were made for: those with parameters
-// are made anew for each question.
-func sameProvider(p, q Provider) bool { return origin(p) == origin(q) }
-
-func origin(p Provider) any {
-	if made, ok := p.(interface{ Origin() any }); ok {
-		return made.Origin()
-	}
-	return p
+// sameProvider reports whether p and q, one of which may be nil, are one
+// provider, whatever the parameters of the connections that they were made for:
+// those with parameters are made anew for each question.
+func sameProvider(p, q Provider) bool {
+	return p != nil && q != nil && p.Origin() == q.Origin()
 }
 
 // refuses returns why the connection must not be renewed now, or nil.

@@ -38,6 +38,9 @@ type Provider interface {
 	// Pace returns how many refreshes the provider takes at the same time, and
 	// the least time between the beginnings of two.
 	Pace() (concurrency int, interval time.Duration)
+	// Origin tells providers from one another, by ==: it is the same for all
+	// parameters of connections, and another after a change of configuration.
+	Origin() any
 }
 
 // Config says what a Refresher works with. All fields but CacheSize are

@@ -102,6 +102,8 @@ func (p *provider) Parse(a tokenstore.Answer, prev tokenstore.Token, asked []str
 
 func (p *provider) Grace() bool { return p.grace }
 
+func (p *provider) Origin() any { return p }
+
 func (p *provider) Pace() (concurrency int, interval time.Duration) { return 16, 0 }
 
 func (p *provider) presented() []string {

@@ -20,6 +20,8 @@ type paced struct {
 	interval    time.Duration
 }
 
+func (p *paced) Origin() any { return p }
+
 func (p *paced) Pace() (concurrency int, interval time.Duration) { return p.concurrency, p.interval }
 
 // Calls, refusals, revocations, reloads, outages of the endpoint and of the

@@ -109,7 +109,7 @@ func TestExample(t *testing.T) {
 		}
 		return out
 	}
-	got := strings.Replace(demo.Caddyfile(demo.ExamplePorts, `/tmp/a "dir"`), "\t\tstore badger \"/tmp/a \\\"dir\\\"\"\n", "", 1)
+	got := strings.Replace(demo.Caddyfile(demo.ExamplePorts, `/data/a "dir"`), "\t\tstore badger \"/data/a \\\"dir\\\"\"\n", "", 1)
 	if a, b := strings.Join(lines(got), "\n"), strings.Join(lines(string(example)), "\n"); a != b {
 		t.Errorf("demo:\n%s\n\nexample:\n%s", a, b)
 	}

@@ -32,8 +32,8 @@ type stored struct{ key, value []byte }
 
 // Backup writes a backup of the store as it stands when Backup is called:
 // connections and events as they are sealed, and the IDs of the deleted. Flows,
-// which live for minutes, are not in it. Reads and writes go on meanwhile; what is written
-// after the beginning is not in the backup.
+// which live for minutes, are not in it. Reads and writes go on meanwhile; what
+// is written after the beginning is not in the backup.
 //
 // A w that never returns keeps Badger from forgetting old versions of records,
 // so its writes must have a time limit.

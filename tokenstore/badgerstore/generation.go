@@ -162,8 +162,8 @@ func (s *Store) putEntry(w *write, h *head, e entry) error {
 
 // copyTo makes of the files that r has read and checked the generation to: the
 // tables, which never change, as links, but as copies where a Badger of this
-// process that was left may still read them (see leave), the others written anew from what was
-// whole in them. Neither the directory of value logs that can be freed (DISCARD)
+// process that was left may still read them (see leave), the others written anew
+// from what was whole in them. Neither the directory of value logs that can be freed (DISCARD)
 // nor the KEYREGISTRY, empty without encryption, is needed.
 func (r *reader) copyTo(to string) error {
 	place := link

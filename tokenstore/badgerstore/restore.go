@@ -68,8 +68,8 @@ type Restored struct {
 // in that one stays deleted, what was revoked stays revoked, and its files are
 // kept beside.
 //
-// Refresh tokens are marked as unproven; the events are the backup's; what was under way at the time of the
-// backup is dropped, unless its answer was there.
+// Refresh tokens are marked as unproven; the events are the backup's; what was
+// under way at the time of the backup is dropped, unless its answer was there.
 //
 // Errors wrap ErrBadBackup, tokenstore.ErrKeyMissing, ErrStoreExists, or
 // tokenstore.ErrUnavailable if another process has the directory.
