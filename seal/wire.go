@@ -21,6 +21,8 @@ type connectionWire struct {
 	Name        string            `json:"name,omitzero"`
 	Labels      map[string]string `json:"labels,omitzero"`
 	Params      map[string]string `json:"params,omitzero"`
+	Metadata    string            `json:"metadata,omitzero"`
+	Account     accountWire       `json:"account,omitzero"`
 
 	Status       tokenstore.Status `json:"status"`
 	StatusReason string            `json:"status_reason,omitzero"`
@@ -45,6 +47,12 @@ type connectionWire struct {
 	LastCompletion completionWire `json:"last_completion,omitzero"`
 
 	Revision uint64 `json:"revision"`
+}
+
+type accountWire struct {
+	ID    string `json:"id,omitzero"`
+	Name  string `json:"name,omitzero"`
+	Email string `json:"email,omitzero"`
 }
 
 type tokenWire struct {
@@ -80,12 +88,13 @@ type answerWire struct {
 }
 
 type stagedWire struct {
-	Token           tokenWire `json:"token,omitzero"`
-	RequestedScopes []string  `json:"requested_scopes,omitzero"`
-	FlowID          string    `json:"flow_id,omitzero"`
-	CodeHash        string    `json:"code_hash,omitzero"`
-	Until           time.Time `json:"until,omitzero"`
-	WrongCodes      int       `json:"wrong_codes,omitzero"`
+	Token           tokenWire   `json:"token,omitzero"`
+	Account         accountWire `json:"account,omitzero"`
+	RequestedScopes []string    `json:"requested_scopes,omitzero"`
+	FlowID          string      `json:"flow_id,omitzero"`
+	CodeHash        string      `json:"code_hash,omitzero"`
+	Until           time.Time   `json:"until,omitzero"`
+	WrongCodes      int         `json:"wrong_codes,omitzero"`
 }
 
 type completionWire struct {
@@ -108,6 +117,7 @@ type flowWire struct {
 	BrowserHash  string `json:"browser_hash,omitzero"`
 	RedirectURL  string `json:"redirect_url,omitzero"`
 	AppState     []byte `json:"app_state,omitzero"` // returned unchanged, whatever it is
+	FormPost     bool   `json:"form_post,omitzero"`
 
 	Stage     tokenstore.FlowStage `json:"stage"`
 	CreatedAt time.Time            `json:"created_at,omitzero"`
@@ -138,6 +148,7 @@ func newConnectionWire(c *tokenstore.Connection) *connectionWire {
 	w := &connectionWire{
 		ID: c.ID, Integration: c.Integration, Provider: c.Provider,
 		UserID: c.UserID, Name: c.Name, Labels: c.Labels, Params: c.Params,
+		Metadata: c.Metadata, Account: newAccountWire(c.Account),
 		Status: c.Status, StatusReason: c.StatusReason, Disabled: c.Disabled, AuthScheme: c.AuthScheme,
 		RequestedScopes: c.RequestedScopes, RedirectURL: c.RedirectURL,
 		CreatedAt: instant(c.CreatedAt), UpdatedAt: instant(c.UpdatedAt), ConnectedAt: instant(c.ConnectedAt),
@@ -157,7 +168,7 @@ func newConnectionWire(c *tokenstore.Connection) *connectionWire {
 	}
 	if st := c.Staged; st != nil {
 		w.Staged = &stagedWire{
-			Token: newTokenWire(st.Token), RequestedScopes: st.RequestedScopes, FlowID: st.FlowID,
+			Token: newTokenWire(st.Token), Account: newAccountWire(st.Account), RequestedScopes: st.RequestedScopes, FlowID: st.FlowID,
 			CodeHash: st.CodeHash, Until: instant(st.Until), WrongCodes: st.WrongCodes,
 		}
 	}
@@ -168,6 +179,7 @@ func (w *connectionWire) connection() tokenstore.Connection {
 	c := tokenstore.Connection{
 		ID: w.ID, Integration: w.Integration, Provider: w.Provider,
 		UserID: w.UserID, Name: w.Name, Labels: w.Labels, Params: w.Params,
+		Metadata: w.Metadata, Account: tokenstore.Account(w.Account),
 		Status: w.Status, StatusReason: w.StatusReason, Disabled: w.Disabled, AuthScheme: w.AuthScheme,
 		RequestedScopes: w.RequestedScopes, RedirectURL: w.RedirectURL,
 		CreatedAt: w.CreatedAt, UpdatedAt: w.UpdatedAt, ConnectedAt: w.ConnectedAt,
@@ -187,11 +199,16 @@ func (w *connectionWire) connection() tokenstore.Connection {
 	}
 	if st := w.Staged; st != nil {
 		c.Staged = &tokenstore.Staged{
-			Token: st.Token.token(), RequestedScopes: st.RequestedScopes, FlowID: st.FlowID,
+			Token: st.Token.token(), Account: tokenstore.Account(st.Account), RequestedScopes: st.RequestedScopes, FlowID: st.FlowID,
 			CodeHash: st.CodeHash, Until: st.Until, WrongCodes: st.WrongCodes,
 		}
 	}
 	return c
+}
+
+// newAccountWire makes valid UTF-8 of what a provider wrote.
+func newAccountWire(a tokenstore.Account) accountWire {
+	return accountWire{ID: validText(a.ID), Name: validText(a.Name), Email: validText(a.Email)}
 }
 
 func newTokenWire(t tokenstore.Token) tokenWire {
@@ -255,7 +272,7 @@ func newFlowWire(f *tokenstore.Flow) *flowWire {
 		ConnectionID: f.ConnectionID, Reconnect: f.Reconnect, ConnectionName: f.ConnectionName,
 		Labels: f.Labels, Params: f.Params, Scopes: f.Scopes,
 		CodeVerifier: reveal(f.CodeVerifier), BrowserHash: f.BrowserHash,
-		RedirectURL: f.RedirectURL, AppState: []byte(f.AppState),
+		RedirectURL: f.RedirectURL, AppState: []byte(f.AppState), FormPost: f.FormPost,
 		Stage: f.Stage, CreatedAt: instant(f.CreatedAt), ExpiresAt: instant(f.ExpiresAt),
 		Answer: newAnswerWire(f.Answer), Outcome: f.Outcome,
 	}
@@ -267,8 +284,23 @@ func (w *flowWire) flow() tokenstore.Flow {
 		ConnectionID: w.ConnectionID, Reconnect: w.Reconnect, ConnectionName: w.ConnectionName,
 		Labels: w.Labels, Params: w.Params, Scopes: w.Scopes,
 		CodeVerifier: conceal(w.CodeVerifier), BrowserHash: w.BrowserHash,
-		RedirectURL: w.RedirectURL, AppState: string(w.AppState),
+		RedirectURL: w.RedirectURL, AppState: string(w.AppState), FormPost: w.FormPost,
 		Stage: w.Stage, CreatedAt: w.CreatedAt, ExpiresAt: w.ExpiresAt,
 		Answer: w.Answer.answer(), Outcome: w.Outcome,
 	}
+}
+
+type noteWire struct {
+	ID        string    `json:"id"`
+	Text      []byte    `json:"text,omitzero"`
+	KeepUntil time.Time `json:"keep_until,omitzero"`
+	Revision  uint64    `json:"revision"`
+}
+
+func newNoteWire(n *tokenstore.Note) *noteWire {
+	return &noteWire{ID: n.ID, Text: reveal(n.Text), KeepUntil: instant(n.KeepUntil), Revision: n.Revision}
+}
+
+func (w *noteWire) note() tokenstore.Note {
+	return tokenstore.Note{ID: w.ID, Text: conceal(w.Text), KeepUntil: w.KeepUntil, Revision: w.Revision}
 }

@@ -16,6 +16,8 @@ type Codec interface {
 	OpenFlow(sealed, ad []byte) (Flow, error)
 	SealEvent(e *Event, ad []byte) ([]byte, error)
 	OpenEvent(sealed, ad []byte) (Event, error)
+	SealNote(n *Note, ad []byte) ([]byte, error)
+	OpenNote(sealed, ad []byte) (Note, error)
 	// SealBytes and OpenBytes do the same for an engine's own secrets.
 	SealBytes(plain, ad []byte) ([]byte, error)
 	OpenBytes(sealed, ad []byte) ([]byte, error)
@@ -39,6 +41,7 @@ const (
 	KindConnection Kind = "connection"
 	KindFlow       Kind = "flow"
 	KindEvent      Kind = "event"
+	KindNote       Kind = "note"
 	KindIdentity   Kind = "identity" // of the store itself: proves that the keyset is the right one
 	KindBackup     Kind = "backup"   // the end of a backup: proves that it is whole and as it was written
 )

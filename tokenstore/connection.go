@@ -44,9 +44,6 @@ const (
 	ReasonInvalidParameter = "invalid_parameter"
 )
 
-// AuthOAuth2 is the auth scheme of connections made by the connect flow.
-const AuthOAuth2 = "OAUTH2"
-
 // CompletionLife is how long a completion code may be used, and how long a
 // used one is answered in the same way again.
 const CompletionLife = 10 * time.Minute
@@ -73,11 +70,16 @@ type Connection struct {
 	// Params are the connection parameters of the integration's URLs, such as a
 	// shop's subdomain: name → value. Package provider checks them.
 	Params map[string]string
+	// Metadata is the app's own: a JSON object as it was given, at most 16 KiB;
+	// empty for none.
+	Metadata string
+	// Account is the one at the provider, of the live credential, or of the last.
+	Account Account
 
 	Status       Status
 	StatusReason string // a code, empty while ACTIVE or INITIATED
 	Disabled     bool   // switched off through the API; the credential stays
-	AuthScheme   string
+	AuthScheme   string // one of AuthSchemes
 
 	RequestedScopes []string // asked for, all connects of this connection together
 	RedirectURL     string   // where the last flow returned to; reconnecting returns there
@@ -116,6 +118,7 @@ type Connection struct {
 // Staged is a credential that a flow brought and the app has not completed.
 type Staged struct {
 	Token           Token
+	Account         Account
 	RequestedScopes []string
 	FlowID          string    // the flow that brought it
 	CodeHash        string    // secret.String.Hash of the completion code
@@ -289,7 +292,9 @@ func (c *Connection) Complete(code secret.String, userID string, now time.Time) 
 		c.Unstage(ReasonUserMismatch)
 		return ErrUserMismatch
 	}
+	account := st.Account
 	c.Activate(st.Token, st.RequestedScopes, now)
+	c.Account = account
 	c.LastCompletion = Completion{CodeHash: hash, Until: now.Add(CompletionLife)}
 	return nil
 }

@@ -65,6 +65,7 @@ const (
 	EventScopes        EventType = "connection.scopes_changed" // what is granted is not what was granted before
 	EventRevoked       EventType = "connection.revoked"
 	EventDeleted       EventType = "connection.deleted"
+	EventChanged       EventType = "connection.changed" // its name, labels or metadata, or it was disabled or enabled (Reason)
 	EventUsed          EventType = "connection.used"    // the first call with this token generation by this client key
 	EventDamaged       EventType = "connection.damaged" // its record can't be opened
 	EventFlowEnded     EventType = "flow.ended"         // a flow ended without a credential. Reason: its code
@@ -73,6 +74,7 @@ const (
 	EventKeyRefused    EventType = "key.refused"        // a missing or wrong key. Reason: at which side, api or proxy
 	EventBackup        EventType = "store.backup"       // a backup was read by the API
 	EventRekey         EventType = "store.rekey"        // everything is to be sealed anew
+	EventWebhookLost   EventType = "webhook.given_up"   // a webhook was not taken for too long. Reason: of which event
 	// EventLost stands in lists where an event is damaged or was lost: of it only
 	// Seq is known, and ConnectionID in a list of that connection's.
 	EventLost EventType = "damaged"

@@ -50,6 +50,9 @@ type Flow struct {
 	BrowserHash  string        // secret.String.Hash of the binding cookie's value
 	RedirectURL  string        // the app's, empty if there is none
 	AppState     string        // the app's `state`, returned unchanged
+	// FormPost says that the answer goes to RedirectURL as a form that is posted
+	// (`response_mode=form_post`), not in its query.
+	FormPost bool
 
 	Stage     FlowStage
 	CreatedAt time.Time

@@ -17,7 +17,8 @@ type Grant struct {
 	StatusReason string
 	Disabled     bool
 	Token        Token
-	Renewable    bool // there is a refresh token to renew it with
+	Requested    []string // the scopes that were asked for, as Connection.RequestedScopes
+	Renewable    bool     // there is a refresh token to renew it with
 	// Uses are those of this token generation, shared by all its snapshots.
 	Uses *Uses
 

@@ -10,10 +10,15 @@ import (
 
 // Token is one token response as kept (RFC 6749 section 5.1).
 type Token struct {
-	AccessToken  secret.String
-	RefreshToken secret.String // zero if the provider issued none
-	TokenType    string        // as the provider wrote it; empty means Bearer
-	IssuedAt     time.Time     // when the request for it was sent, UTC
+	// AccessToken is what goes on a request: an access token, an API key, a token
+	// that was made by hand, or for BASIC the user name and password as they stand
+	// in the header (RFC 7617 section 2: base64).
+	AccessToken secret.String
+	// RefreshToken is what the access token is renewed with: a refresh token, or
+	// for JWT_BEARER the private key, or ClientCredentials. Zero if nothing can.
+	RefreshToken secret.String
+	TokenType    string    // as the provider wrote it; empty means Bearer
+	IssuedAt     time.Time // when the request for it was sent, UTC
 	// ExpiresAt is the end of the access token's life. Zero: it does not expire.
 	ExpiresAt time.Time
 	// ExpiryUnknown says that the provider did not tell the life and

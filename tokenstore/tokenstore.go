@@ -71,9 +71,14 @@ type Store interface {
 	// oldest first, and the cursor of the next page, empty at the end. An empty
 	// cursor is the first page; limit is at least 1. A connection that is there
 	// while all pages are read is shown once, whatever comes and goes beside
-	// it. It costs the same however many connections there are. A connection
+	// it. It costs the same however many connections there are: with labels
+	// beside other filters a page may hold fewer than limit, none even, and its
+	// cursor still goes on. A connection
 	// whose record can't be opened is shown as Damaged.
 	ListConnections(ctx context.Context, f Filter, cursor string, limit int) (page []Connection, next string, err error)
+	// NewestConnection returns the connection that was made last of those that f
+	// matches, or ErrNotFound. It costs the same however many there are.
+	NewestConnection(ctx context.Context, f Filter) (Connection, error)
 	// DueConnections returns the IDs of the connections whose Due is set and
 	// not after t, the most overdue first.
 	DueConnections(ctx context.Context, t time.Time) ([]string, error)
@@ -104,6 +109,17 @@ type Store interface {
 	// shown as EventLost. It costs the same however many events there are.
 	ListEvents(ctx context.Context, f EventFilter, cursor string, limit int) (page []Event, next string, err error)
 
+	// Note returns the note with this ID, or ErrNotFound.
+	Note(ctx context.Context, id string) (Note, error)
+	// UpdateNote changes one note atomically and returns it as it now is. One that
+	// is not there is given as empty, with its ID, and is made.
+	UpdateNote(ctx context.Context, id string, change func(*Note) error) (Note, error)
+	// DeleteNote removes a note. One that is not there is no error.
+	DeleteNote(ctx context.Context, id string) error
+	// ListNotes returns the notes whose IDs begin with prefix, by ID. It is for
+	// kinds of which there are few. One that can't be opened is left out.
+	ListNotes(ctx context.Context, prefix string) ([]Note, error)
+
 	// Close flushes and closes the engine. Nothing may be called after it.
 	Close() error
 }
@@ -114,11 +130,22 @@ type Filter struct {
 	UserID      string
 	Integration string
 	Status      Status
+	Labels      map[string]string // each of them
 }
 
 // Matches reports whether f shows c.
 func (f Filter) Matches(c *Connection) bool {
 	return (f.UserID == "" || f.UserID == c.UserID) &&
 		(f.Integration == "" || f.Integration == c.Integration) &&
-		(f.Status == "" || f.Status == c.Status)
+		(f.Status == "" || f.Status == c.Status) &&
+		f.matchesLabels(c)
+}
+
+func (f Filter) matchesLabels(c *Connection) bool {
+	for k, v := range f.Labels {
+		if have, ok := c.Labels[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
 }

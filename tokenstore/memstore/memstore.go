@@ -20,6 +20,7 @@ type Store struct {
 	deleted     map[string]bool                  // :: ID of a connection that was deleted → true
 	flows       map[string]tokenstore.Flow       // :: ID → flow
 	events      []tokenstore.Event               // by Seq, which begins with 1
+	notes       map[string]tokenstore.Note       // :: ID → note
 	failWrites  error
 }
 
@@ -31,6 +32,7 @@ func New() *Store {
 		connections: make(map[string]tokenstore.Connection),
 		deleted:     make(map[string]bool),
 		flows:       make(map[string]tokenstore.Flow),
+		notes:       make(map[string]tokenstore.Note),
 	}
 }
 
