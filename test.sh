@@ -9,7 +9,8 @@ set -eu
 cd "$(dirname "$0")"
 
 tags=nobadger,nomysql,nopgx
-oidc=internal/e2e/oidcprovider # the npm package that the e2e tests run against
+# the npm packages that the e2e tests use
+npms='internal/e2e/oidcprovider internal/e2e/axe'
 
 command -v go >/dev/null || {
 	echo "test.sh: needs Go $(sed -n 's/^go //p' go.mod) or newer: https://go.dev/dl/" >&2
@@ -30,14 +31,16 @@ if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; the
 	{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $missing libc6-dev; } || true
 	missing=$(missing_tools)
 fi
-installed=$oidc/node_modules/.package-lock.json # npm writes it last
-if [ -f "$oidc/package-lock.json" ] && [ ! -f "$installed" ] && command -v npm >/dev/null; then
-	echo "== npm ci in $oidc"
-	(cd "$oidc" && npm ci --no-audit --no-fund) || true
-fi
-if [ -f "$oidc/package-lock.json" ] && [ ! -f "$installed" ]; then
-	missing="$missing$oidc/node_modules "
-fi
+for dir in $npms; do
+	installed=$dir/node_modules/.package-lock.json # npm writes it last
+	if [ -f "$dir/package-lock.json" ] && [ ! -f "$installed" ] && command -v npm >/dev/null; then
+		echo "== npm ci in $dir"
+		(cd "$dir" && npm ci --ignore-scripts --no-audit --no-fund) || true
+	fi
+	if [ -f "$dir/package-lock.json" ] && [ ! -f "$installed" ]; then
+		missing="$missing$dir/node_modules "
+	fi
+done
 if [ -n "$missing" ]; then
 	echo "== missing: $missing"
 	if [ "${CI:-}" = true ]; then

@@ -16,11 +16,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/revoke"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
@@ -33,10 +35,6 @@ type Refresher interface {
 	// LastUsed returns when the connection last served a request, as far as
 	// memory goes back, or the zero time.
 	LastUsed(id string) time.Time
-	// Late returns how to wait for the renewal of a connection that is under
-	// way, or nil. It returns the token that came too late, since the
-	// connection was revoked or deleted meanwhile.
-	Late(id string) func(ctx context.Context) (tokenstore.Token, bool)
 }
 
 // Links makes signed connect links.
@@ -44,19 +42,23 @@ type Links interface {
 	// Link returns the link that connects c, and when it ends. The browser
 	// returns to redirectURL, which is registered, or empty where none is;
 	// state is the app's and may be empty; scopes are what it asks for, nil for
-	// what c has asked for before.
-	Link(c tokenstore.Connection, redirectURL, state string, scopes []string) (link string, expires time.Time)
+	// what c has asked for before; formPost keeps the answer out of URLs.
+	Link(c tokenstore.Connection, redirectURL, state string, scopes []string, formPost bool) (link string, expires time.Time)
 }
 
-// Revoker ends grants at the provider of one integration.
+// Revoker ends credentials, here and at their provider. Package revoke has the
+// rules.
 type Revoker interface {
-	// Revoke asks the provider once to revoke t (RFC 7009). The error wraps
-	// errors.ErrUnsupported if the provider has no way to do it; it holds no
-	// secret.
-	Revoke(ctx context.Context, t tokenstore.Token) error
-	// RevokesSingle reports whether revoking one token leaves the other grants
-	// of the same account alone.
-	RevokesSingle() bool
+	// Revoke erases a connection's credential and keeps its record. The error is
+	// the store's.
+	Revoke(ctx context.Context, id string, by tokenstore.Actor) (tokenstore.Connection, revoke.Outcome, error)
+	// Delete removes a connection, and leaves the provider alone if it is told
+	// so. The error is the store's.
+	Delete(ctx context.Context, id string, by tokenstore.Actor, atProvider bool) (tokenstore.Connection, revoke.Outcome, error)
+	// Discard ends a credential that nobody completed, and no record holds.
+	Discard(
+		ctx context.Context, integration, userID string, params map[string]string, account tokenstore.Account, t tokenstore.Token,
+	)
 }
 
 // Integration is what the API has to know of a configured integration.
@@ -71,21 +73,34 @@ type Integration struct {
 	// CredentialHeader is the request header that carries the provider's
 	// credential. Empty means Authorization.
 	CredentialHeader string
-	Revoker          Revoker // nil if the provider can't revoke
-	// For returns the Revoker of connections with these parameters, or an error
-	// that names what is missing or wrong and holds no value. Nil: there are no
-	// parameters, and Revoker is for all.
-	For func(params map[string]string) (Revoker, error)
+	// Scheme is the auth scheme of its connections, one of
+	// tokenstore.AuthSchemes. Empty means OAUTH2.
+	Scheme string
+	// Fields are what a credential consists of where one is given; none for
+	// OAUTH2 and OAUTH2_CLIENT_CREDENTIALS.
+	Fields []tokenstore.Field
+	// ParamFields are the connection parameters of its URLs.
+	ParamFields []tokenstore.Field
+	// Credentials makes the credentials of connections with these parameters, or
+	// returns an error as CheckParams does. Nil: none can be given.
+	Credentials func(params map[string]string) (Credentials, error)
+	// CheckParams returns why connections can't have these parameters, naming
+	// what is missing or wrong and no value, or nil. Nil: there are no
+	// parameters.
+	CheckParams func(params map[string]string) error
 }
 
 // Config says what a Handler works with.
 type Config struct {
 	Store     tokenstore.Store // required; writes have to reach the Refresher's cache
 	Refresher Refresher        // required
+	Revoker   Revoker          // required
 	Links     Links            // required
 	Keeper    Keeper           // required
 	Audit     Audit            // required
 	Brake     *guard.Brake     // required; slows down those who try keys
+	Devices   Devices          // default: no provider has a device flow
+	Providers []Provider       // all that an integration may be of
 	// Integrations are the configured ones.
 	Integrations map[string]Integration // :: name → integration
 	// RedirectURLs are the app's registered ones, compared byte for byte. The
@@ -104,24 +119,19 @@ type Handler struct {
 	slots []string // the headers in which a credential may name a connection
 	log   *zap.Logger
 
-	ctx     context.Context //nolint:containedctx // the life of the revocations that go on after their request
-	stop    context.CancelFunc
-	retries sync.WaitGroup
+	streamCtx  context.Context //nolint:containedctx // the life of the streams of events
+	endStreams context.CancelFunc
+	streams    atomic.Int32 // open ones
 
-	lateCtx  context.Context //nolint:containedctx // the same, of those that wait for a renewal to end
-	stopLate context.CancelFunc
-	lates    sync.WaitGroup
-
-	mu       sync.Mutex
-	closed   bool // guarded by mu
-	retrying int  // guarded by mu; revocations under way behind their request
+	onceMu   sync.Mutex
+	underWay map[string]bool // guarded by onceMu :: ID of the note of an idempotent request that is being served → true
 }
 
 // New returns a Handler, or an error that names what cfg lacks.
 func New(cfg Config) (*Handler, error) {
 	switch {
-	case cfg.Store == nil, cfg.Refresher == nil, cfg.Links == nil, cfg.Keeper == nil, cfg.Audit == nil, cfg.Brake == nil, cfg.Ready == nil:
-		return nil, errors.New("api: store, refresher, links, keeper, audit, brake and ready are all required")
+	case cfg.Store == nil, cfg.Refresher == nil, cfg.Revoker == nil, cfg.Links == nil, cfg.Keeper == nil, cfg.Audit == nil, cfg.Brake == nil, cfg.Ready == nil:
+		return nil, errors.New("api: store, refresher, revoker, links, keeper, audit, brake and ready are all required")
 	case len(cfg.Keys) == 0:
 		return nil, errors.New("api: an API key is required")
 	}
@@ -130,7 +140,7 @@ func New(cfg Config) (*Handler, error) {
 			return nil, fmt.Errorf("api: API key %q is empty", k.Name)
 		}
 	}
-	h := &Handler{cfg: cfg, slots: []string{"Authorization"}, log: cfg.Logger}
+	h := &Handler{cfg: cfg, slots: []string{"Authorization"}, log: cfg.Logger, underWay: map[string]bool{}}
 	for name, in := range cfg.Integrations {
 		if name != in.Name {
 			return nil, fmt.Errorf("api: integration %q is configured as %q", in.Name, name)
@@ -142,28 +152,12 @@ func New(cfg Config) (*Handler, error) {
 	if h.log == nil {
 		h.log = zap.NewNop()
 	}
-	h.ctx, h.stop = context.WithCancel(context.Background())
-	h.lateCtx, h.stopLate = context.WithCancel(context.Background())
+	h.streamCtx, h.endStreams = context.WithCancel(context.Background())
 	return h, nil
 }
 
-// lateTime is how long Close waits for the renewals of connections that were
-// revoked or deleted in the middle of them: a token request's own limit, and
-// time to revoke what it brings.
-const lateTime = 25 * time.Second
-
-// Close ends the revocations that are being tried again, and waits for them.
-func (h *Handler) Close() {
-	h.mu.Lock()
-	h.closed = true
-	h.mu.Unlock()
-	h.stop()
-	timer := time.AfterFunc(lateTime, h.stopLate)
-	h.lates.Wait()
-	timer.Stop()
-	h.stopLate()
-	h.retries.Wait()
-}
+// Close ends the streams of events.
+func (h *Handler) Close() { h.endStreams() }
 
 // Handles reports whether r is the API's: a path under /v1/ in a request that
 // names no connection for the proxy, since providers have /v1/ of their own.
@@ -206,37 +200,54 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.health(w, r, path)
 		return
 	}
-	status, body, problem := h.serve(w, r, path)
-	if problem != nil {
-		problem.Write(w)
+	if path == documentPath {
+		h.describe(w, r)
+		return
+	}
+	rt, in, p := h.open(w, r, path)
+	switch {
+	case p != nil:
+		p.Write(w)
+	case in.once != "":
+		h.serveOnce(w, r, rt, in)
+	default:
+		h.serve(w, r, rt, in)
+	}
+}
+
+// open checks who calls, and reads what.
+func (h *Handler) open(w http.ResponseWriter, r *http.Request, path string) (*route, *input, *guard.Problem) {
+	if p := h.cfg.Local.Check(r); p != nil {
+		return nil, nil, p
+	}
+	by, p := h.caller(r)
+	if p != nil {
+		return nil, nil, p
+	}
+	rt, id, p := find(w.Header(), r.Method, path)
+	if p != nil {
+		return nil, nil, p
+	}
+	in, p := read(w, r, rt, id)
+	if p != nil {
+		return nil, nil, p
+	}
+	in.by, in.key = by, guard.Bearer(r)
+	return rt, in, nil
+}
+
+// serve does what is asked, and answers.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, rt *route, in *input) {
+	body, p := rt.run(h, r, in)
+	if p != nil {
+		p.Write(w)
 		return
 	}
 	if write, ok := body.(stream); ok {
 		write(w)
 		return
 	}
-	h.write(w, status, body)
-}
-
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, path string) (int, any, *guard.Problem) {
-	if p := h.cfg.Local.Check(r); p != nil {
-		return 0, nil, p
-	}
-	by, p := h.caller(r)
-	if p != nil {
-		return 0, nil, p
-	}
-	rt, id, p := find(w.Header(), r.Method, path)
-	if p != nil {
-		return 0, nil, p
-	}
-	in, p := read(w, r, id)
-	if p != nil {
-		return 0, nil, p
-	}
-	in.by = by
-	body, p := rt.run(h, r, in)
-	return rt.status, body, p
+	h.write(w, rt.status, body)
 }
 
 // caller returns who calls. A wrong key is written down, and turned away by the

@@ -18,6 +18,7 @@ import (
 
 	"github.com/lanyard-proxy/lanyard/api"
 	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/revoke"
 	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 	"github.com/lanyard-proxy/lanyard/tokenstore/memstore"
@@ -34,7 +35,6 @@ type fakeRefresher struct {
 	err  error
 	by   tokenstore.Actor // who asked last
 	used time.Time
-	late func(context.Context) (tokenstore.Token, bool)
 }
 
 func (f *fakeRefresher) Refresh(_ context.Context, _ string, by tokenstore.Actor) error {
@@ -43,15 +43,18 @@ func (f *fakeRefresher) Refresh(_ context.Context, _ string, by tokenstore.Actor
 }
 func (f *fakeRefresher) LastUsed(string) time.Time { return f.used }
 
-func (f *fakeRefresher) Late(string) func(context.Context) (tokenstore.Token, bool) { return f.late }
-
 // fakeLinks writes what it was asked for into the link.
 type fakeLinks struct{}
 
-func (fakeLinks) Link(c tokenstore.Connection, redirectURL, state string, scopes []string) (string, time.Time) {
+func (fakeLinks) Link(
+	c tokenstore.Connection, redirectURL, state string, scopes []string, formPost bool,
+) (string, time.Time) {
 	q := url.Values{
 		"connection_id": {c.ID}, "redirect_url": {redirectURL}, "state": {state},
 		"scopes": {strings.Join(scopes, " ")},
+	}
+	if formPost {
+		q.Set("response_mode", "form_post")
 	}
 	return "https://connect.example.com/connect?" + q.Encode(), time.Now().Add(15 * time.Minute)
 }
@@ -75,6 +78,8 @@ type fakeRevoker struct {
 	single bool
 	asked  []string
 }
+
+func (f *fakeRevoker) Scheme() string { return tokenstore.AuthOAuth2 }
 
 func (f *fakeRevoker) RevokesSingle() bool { return f.single }
 
@@ -118,7 +123,6 @@ func newBench(t *testing.T, change ...func(*api.Config)) *bench {
 			"github": {
 				Name: "github", Provider: "github", Title: "GitHub", Scopes: []string{"read:user"},
 				DeclaredScopes: []string{"read:user", "repo"}, CallbackURL: "https://connect.example.com/callback/github",
-				Revoker: b.revoker,
 			},
 			"gl": {Name: "gl", Provider: "gitlab", Title: "GitLab", CredentialHeader: "Private-Token"},
 		},
@@ -133,6 +137,7 @@ func newBench(t *testing.T, change ...func(*api.Config)) *bench {
 	if cfg.Audit == nil {
 		cfg.Audit = fakeAudit{cfg.Store}
 	}
+	cfg.Revoker = b.newRevoker(&cfg)
 	h, err := api.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -140,6 +145,31 @@ func newBench(t *testing.T, change ...func(*api.Config)) *bench {
 	t.Cleanup(h.Close)
 	b.h = h
 	return b
+}
+
+// newRevoker returns the real one, before the provider of the bench.
+func (b *bench) newRevoker(cfg *api.Config) *revoke.Revoker {
+	b.t.Helper()
+	rv, err := revoke.New(revoke.Config{
+		Store: cfg.Store, Logger: cfg.Logger,
+		Provider: func(name string, params map[string]string) (revoke.Provider, error) {
+			in, ok := cfg.Integrations[name]
+			if !ok {
+				return nil, revoke.ErrIntegrationMissing
+			}
+			if in.CheckParams != nil {
+				if err := in.CheckParams(params); err != nil {
+					return nil, err
+				}
+			}
+			return b.revoker, nil
+		},
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(rv.Close)
+	return rv
 }
 
 // answer is what came back.
@@ -166,6 +196,7 @@ func (b *bench) do(method, target, body string, change ...func(*http.Request)) a
 	b.h.ServeHTTP(w, r)
 	res := w.Result()
 	text, _ := io.ReadAll(res.Body)
+	b.described(r, body, res, text)
 	a := answer{status: res.StatusCode, header: res.Header, text: string(text)}
 	if err := json.Unmarshal(text, &a.json); err != nil {
 		b.t.Fatalf("%s %s = %d with a body that is not JSON: %q", method, target, res.StatusCode, text)

@@ -140,7 +140,12 @@ func TestBadInputChangesNothing(t *testing.T) {
 		{"query at begin", "POST", begin + "?user_id=a", with(`"name":"n"`), 400, "invalid_request", `"user_id"`},
 		{"over 1 MiB", "POST", begin, with(`"name":"` + strings.Repeat("n", 1<<20) + `"`), 413, "body_too_large", "1 MiB"},
 
-		{"unknown parameter", "GET", begin + "?label=a", "", 400, "invalid_request", `"label"`},
+		{"unknown parameter", "GET", begin + "?lable=a", "", 400, "invalid_request", `"lable"`},
+		{"label without a value", "GET", begin + "?label=a", "", 400, "invalid_request", "`label`"},
+		{"label without a name", "GET", begin + "?label=%3Da", "", 400, "invalid_request", "`label`"},
+		{"label is empty", "GET", begin + "?label=a%3Db&label=", "", 400, "invalid_request", "`label`"},
+		{"label with two values", "GET", begin + "?label=a%3Db&label=a%3Dc", "", 400, "invalid_request", "`label`"},
+		{"label elsewhere", "GET", one + "?label=a%3Db", "", 400, "invalid_request", `"label"`},
 		{"repeated parameter", "GET", begin + "?status=ACTIVE&status=FAILED", "", 400, "invalid_request", `"status"`},
 		{"not form-encoded", "GET", begin + "?a;b", "", 400, "invalid_request", "query"},
 		{"empty filter", "GET", begin + "?user_id=", "", 400, "invalid_request", "`user_id`"},

@@ -37,7 +37,7 @@ func (h *Handler) complete(r *http.Request, in *input) (any, *guard.Problem) {
 		changed bool
 	)
 	c, err := h.cfg.Store.UpdateConnection(ctx, in.id, func(c *tokenstore.Connection) error {
-		staged, wrong := c.Staged, 0
+		staged, wrong, before := c.Staged, 0, c.Token
 		if staged != nil {
 			wrong = staged.WrongCodes
 		}
@@ -50,6 +50,9 @@ func (h *Handler) complete(r *http.Request, in *input) (any, *guard.Problem) {
 			return tokenstore.ErrUnchanged
 		}
 		tellCompletion(c, refused, erased != nil, in.by)
+		if refused == nil && before.Generation > 0 && !before.SameScopes(&c.Token) {
+			c.Happened(tokenstore.Event{Type: tokenstore.EventScopes, Actor: in.by})
+		}
 		return nil // a refusal that counts is stored too
 	})
 	if err != nil {
@@ -69,7 +72,7 @@ func (h *Handler) complete(r *http.Request, in *input) (any, *guard.Problem) {
 		})
 	}
 	if erased != nil {
-		h.revokeRefused(ctx, c, erased.Token)
+		h.cfg.Revoker.Discard(ctx, c.Integration, c.UserID, c.Params, erased.Account, erased.Token)
 	}
 	if errors.Is(refused, tokenstore.ErrUserMismatch) {
 		return nil, &guard.Problem{

@@ -222,17 +222,3 @@ func TestRefresh(t *testing.T) {
 		})
 	}
 }
-
-func TestIntegrations(t *testing.T) {
-	b := newBench(t)
-	want := map[string]any{"integrations": []any{
-		map[string]any{
-			"name": "github", "provider": "github", "title": "GitHub", "scopes": []any{"read:user"},
-			"callback_url": "https://connect.example.com/callback/github",
-		},
-		map[string]any{"name": "gl", "provider": "gitlab", "title": "GitLab", "scopes": []any{}, "callback_url": ""},
-	}}
-	if d := cmp.Diff(want, b.do("GET", "/v1/integrations", "").json); d != "" {
-		t.Errorf("integrations (-want +got):\n%s", d)
-	}
-}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"mime"
 	"net/http"
 	"strings"
@@ -54,8 +55,19 @@ func viewEvent(e tokenstore.Event) eventView {
 	}
 }
 
-// events shows the audit log, oldest first: a page, or as JSON lines all that is
-// there.
+// EventJSON returns e as the API shows it, without a line's end.
+func EventJSON(e tokenstore.Event) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(viewEvent(e)); err != nil {
+		return nil, fmt.Errorf("encoding an event: %w", err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// events shows the audit log, oldest first: a page, as JSON lines all that is
+// there, or as server-sent events what happens.
 func (h *Handler) events(r *http.Request, in *input) (any, *guard.Problem) {
 	var f tokenstore.EventFilter
 	id, given := in.param("connection_id", maxName)
@@ -64,6 +76,9 @@ func (h *Handler) events(r *http.Request, in *input) (any, *guard.Problem) {
 	}
 	f.ConnectionID = id
 	cursor, _ := in.param("cursor", maxCursor)
+	if wantsSSE(r) {
+		return h.sse(r, in, f, cursor)
+	}
 	media := lines(r)
 	limit := maxLimit
 	if media == "" {
@@ -134,13 +149,13 @@ func (h *Handler) streamEvents(
 	out := &streamWriter{to: w, control: http.NewResponseController(w)}
 	for {
 		var b bytes.Buffer
-		enc := json.NewEncoder(&b)
-		enc.SetEscapeHTML(false)
 		for _, e := range page {
-			if err := enc.Encode(viewEvent(e)); err != nil {
+			line, err := EventJSON(e)
+			if err != nil {
 				h.log.Error("event not encoded", zap.Error(err))
 				panic(http.ErrAbortHandler)
 			}
+			b.Write(append(line, '\n'))
 		}
 		if _, err := out.Write(b.Bytes()); err != nil {
 			return // the client has gone

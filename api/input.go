@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
@@ -39,46 +40,73 @@ const (
 type input struct {
 	id      string // the connection ID in the path
 	by      tokenstore.Actor
+	key     secret.String // the API key it came with
 	query   map[string]string
+	labels  []string // all of the query parameter `label`, the one that may be repeated
 	body    map[string]json.RawMessage
+	lines   string         // the media type of a body of JSON lines, which is not read yet
 	problem *guard.Problem // the first
+
+	once   string // the Idempotency-Key, empty if there is none
+	digest string // SHA-256 of query and body, where once is set
+	madeID string // the ID of the connection that the request makes, where once is set
+	again  bool   // it may have been made already
+	spoilt bool   // it was made, and has gone again
 }
 
 // read reads the query and the body of a request.
-func read(w http.ResponseWriter, r *http.Request, id string) (*input, *guard.Problem) {
+func read(w http.ResponseWriter, r *http.Request, rt *route, id string) (*input, *guard.Problem) {
 	in := &input{id: id, query: map[string]string{}}
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, invalidRequest("The query is not form-encoded.")
 	}
+	in.labels = values["label"]
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		if len(values[name]) > 1 {
+		if len(values[name]) > 1 && name != "label" {
 			return nil, invalidRequest("Query parameter %s is given more than once.", quote(name))
 		}
 		in.query[name] = values[name][0]
 	}
+	if r.Method == http.MethodPost {
+		if p := in.takeOnce(r); p != nil {
+			return nil, p
+		}
+	}
+	if rt.path == importPath {
+		if in.lines = linesOf(r.Header.Values("Content-Type")); in.lines != "" {
+			return in, nil
+		}
+	}
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, &guard.Problem{
-			Status: http.StatusRequestEntityTooLarge, Code: "body_too_large",
-			Detail: "The body is over 1 MiB.",
-		}
+		return nil, bodyTooLarge("The body")
 	}
 	if err != nil {
 		return nil, invalidRequest("The body could not be read to its end.")
+	}
+	if in.once != "" {
+		in.digest = secret.New(r.URL.RawQuery + "\n" + string(b)).Hash()
 	}
 	if len(b) == 0 {
 		return in, nil
 	}
 	if !isJSON(r.Header.Values("Content-Type")) {
-		return nil, &guard.Problem{
-			Status: http.StatusUnsupportedMediaType, Code: "unsupported_media_type",
-			Detail: "A body has to be sent with `Content-Type: application/json`.",
+		detail := "A body has to be sent with `Content-Type: application/json`."
+		if rt.path == importPath {
+			detail = "A body has to be sent with `Content-Type: application/json`, or many lines with `application/jsonl`."
 		}
+		return nil, &guard.Problem{Status: http.StatusUnsupportedMediaType, Code: "unsupported_media_type", Detail: detail}
 	}
 	var p *guard.Problem
 	in.body, p = object(b, "The body")
 	return in, p
+}
+
+func bodyTooLarge(what string) *guard.Problem {
+	return &guard.Problem{
+		Status: http.StatusRequestEntityTooLarge, Code: "body_too_large", Detail: what + " is over 1 MiB.",
+	}
 }
 
 func isJSON(contentType []string) bool {

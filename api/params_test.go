@@ -12,23 +12,21 @@ import (
 )
 
 // shops makes `gl` an integration with a connection parameter.
-func shops(revoker api.Revoker) func(*api.Config) {
-	return func(c *api.Config) {
-		in := c.Integrations["gl"]
-		in.For = func(params map[string]string) (api.Revoker, error) {
-			if len(params) != 1 || params["shop"] != "acme" {
-				return nil, errors.New("shop is not of the form acme")
-			}
-			return revoker, nil
+func shops(c *api.Config) {
+	in := c.Integrations["gl"]
+	in.CheckParams = func(params map[string]string) error {
+		if len(params) != 1 || params["shop"] != "acme" {
+			return errors.New("shop is not of the form acme")
 		}
-		c.Integrations["gl"] = in
+		return nil
 	}
+	c.Integrations["gl"] = in
 }
 
 // The values that package provider refuses are its tests' matter: here every
 // refusal is the same.
 func TestBeginParams(t *testing.T) {
-	b := newBench(t, shops(nil))
+	b := newBench(t, shops)
 	a := b.do("POST", "/v1/connections", `{"integration":"gl","params":{"shop":"acme"}}`)
 	b.wants(a, 201, "")
 	id := a.json["id"].(string)
@@ -75,8 +73,8 @@ func TestBeginParams(t *testing.T) {
 // A credential is revoked where its connection's parameters lead, and nowhere
 // if they lead nowhere.
 func TestRevokeParams(t *testing.T) {
-	revoker := &fakeRevoker{single: true}
-	b := newBench(t, shops(revoker))
+	b := newBench(t, shops)
+	b.revoker.single = true
 	put := func(shop string) string {
 		return b.put(func(c *tokenstore.Connection) {
 			c.Integration, c.Params = "gl", map[string]string{"shop": shop}
@@ -91,7 +89,7 @@ func TestRevokeParams(t *testing.T) {
 	if a.json["provider_revoked"] != false || a.json["provider_revoked_reason"] != "invalid_parameter" {
 		t.Errorf("A127 deleting = %s", a.text)
 	}
-	if got := revoker.ledger(); got != "access-token-acme" {
+	if got := b.revoker.ledger(); got != "access-token-acme" {
 		t.Errorf("the provider was asked to revoke %q", got)
 	}
 }
@@ -99,7 +97,7 @@ func TestRevokeParams(t *testing.T) {
 // A connection whose parameters the configuration takes no more: its reason is
 // told, and no link that leads nowhere.
 func TestParamsOfAnotherConfiguration(t *testing.T) {
-	b := newBench(t, shops(nil))
+	b := newBench(t, shops)
 	c := b.put(func(c *tokenstore.Connection) {
 		c.Integration, c.Params = "gl", map[string]string{"shop": "old.name"}
 		active("a")(c)

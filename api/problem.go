@@ -45,6 +45,11 @@ func (h *Handler) storeProblem(err error) *guard.Problem {
 	switch {
 	case errors.Is(err, tokenstore.ErrNotFound):
 		return connectionNotFound()
+	case errors.Is(err, tokenstore.ErrExists):
+		return &guard.Problem{
+			Status: http.StatusConflict, Code: "connection_exists",
+			Detail: "There is a connection with this ID, or was one: an ID is never given twice.",
+		}
 	case errors.Is(err, tokenstore.ErrCorrupt):
 		h.log.Error("record is damaged", zap.String("error_code", codeCorrupt), zap.Error(err))
 		return &guard.Problem{

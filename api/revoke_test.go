@@ -176,7 +176,6 @@ func TestRevokeAndDelete(t *testing.T) {
 		{"begun", func(*tokenstore.Connection) {}, nil, false, nil, false, "nothing_to_revoke", ""},
 		{"expired", func(c *tokenstore.Connection) { active("a")(c); c.Expire("invalid_grant") }, nil, false, nil, false, "nothing_to_revoke", ""},
 		{"no endpoint", active("a"), nil, false, fmt.Errorf("provider: revoking: %w", errors.ErrUnsupported), false, "no_endpoint", "access-a"},
-		{"no revoker", func(c *tokenstore.Connection) { active("a")(c); c.Integration = "gl" }, nil, false, nil, false, "no_endpoint", ""},
 		{"integration missing", func(c *tokenstore.Connection) { active("a")(c); c.Integration = "gone" }, nil, false, nil, false, "integration_missing", ""},
 		{"sibling", active("a"), active("b"), false, nil, false, "shared_grant", ""},
 		{"sibling that waits", active("a"), staged("b"), false, nil, false, "shared_grant", ""},
@@ -251,61 +250,6 @@ func TestDeleteCanLeaveTheProviderAlone(t *testing.T) {
 	}
 }
 
-// A refresh was under way: what it brings afterwards is revoked, too.
-func TestRevokingDuringARefresh(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.refresher.late = func(context.Context) (tokenstore.Token, bool) {
-			time.Sleep(10 * time.Second)
-			var c tokenstore.Connection
-			active("late")(&c)
-			return c.Token, true
-		}
-		for _, do := range []func(id string) answer{
-			func(id string) answer { return b.do("POST", "/v1/connections/"+id+"/revoke", "") },
-			func(id string) answer { return b.do("DELETE", "/v1/connections/"+id, "") },
-		} {
-			before := b.revoker.ledger()
-			a := do(b.put(active("a")).ID)
-			if a.json["provider_revoked"] != "pending" {
-				t.Errorf("answer = %s", a.text)
-			}
-			time.Sleep(11 * time.Second)
-			if got := strings.TrimSpace(strings.TrimPrefix(b.revoker.ledger(), before)); got != "access-a access-late" {
-				t.Errorf("revoked %q, want what it had and what came late", got)
-			}
-		}
-		before := b.revoker.ledger()
-		b.do("DELETE", "/v1/connections/"+b.put(active("b")).ID+"?revoke=false", "")
-		time.Sleep(time.Minute)
-		if b.revoker.ledger() != before {
-			t.Error("?revoke=false revoked something")
-		}
-	})
-}
-
-// A reload in the middle of it forgets nothing.
-func TestReloadDuringARefresh(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.refresher.late = func(ctx context.Context) (tokenstore.Token, bool) {
-			select {
-			case <-time.After(3 * time.Second):
-				var c tokenstore.Connection
-				active("late")(&c)
-				return c.Token, true
-			case <-ctx.Done():
-				return tokenstore.Token{}, false
-			}
-		}
-		b.do("DELETE", "/v1/connections/"+b.put(active("a")).ID, "")
-		b.h.Close()
-		if got := b.revoker.ledger(); got != "access-a access-late" {
-			t.Errorf("revoked %q", got)
-		}
-	})
-}
-
 // damagedStore shows one connection as a store does that can't open its record.
 type damagedStore struct {
 	tokenstore.Store
@@ -367,80 +311,6 @@ func TestDamagedConnection(t *testing.T) {
 	}
 }
 
-func TestAFailedRevocationIsTriedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.revoker.answerFrom(errors.New("HTTP 500"))
-		c := b.put(active("a"))
-		b.do("POST", "/v1/connections/"+c.ID+"/revoke", "")
-		time.Sleep(6 * time.Second)
-		if got := b.revoker.ledger(); got != "access-a access-a" {
-			t.Fatalf("after 6 s: %q", got)
-		}
-		b.revoker.answerFrom(nil)
-		time.Sleep(time.Hour)
-		if got := b.revoker.ledger(); got != "access-a access-a access-a" {
-			t.Errorf("after it worked: %q", got)
-		}
-		b.logged("revocation at the provider ended", c.ID)
-	})
-}
-
-func TestARevocationGivesUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.revoker.answerFrom(errors.New("HTTP 500"))
-		c := b.put(active("a"))
-		b.do("POST", "/v1/connections/"+c.ID+"/revoke", "")
-		time.Sleep(24 * time.Hour)
-		if got := strings.Count(b.revoker.ledger(), "access-a"); got != 5 {
-			t.Errorf("%d tries, want 5", got)
-		}
-		b.logged("revocation at the provider given up", c.ID)
-	})
-}
-
-// A user who has connected again meanwhile must not lose the new grant.
-func TestTryingAgainSparesWhoReconnected(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.revoker.answerFrom(errors.New("HTTP 500"))
-		c := b.put(active("a"))
-		b.do("POST", "/v1/connections/"+c.ID+"/revoke", "")
-		if _, err := b.store.UpdateConnection(t.Context(), c.ID, func(c *tokenstore.Connection) error {
-			active("new")(c)
-			return nil
-		}); err != nil {
-			t.Fatal(err)
-		}
-		b.revoker.answerFrom(nil)
-		time.Sleep(time.Hour)
-		if got := b.revoker.ledger(); got != "access-a" {
-			t.Errorf("asked to revoke %q", got)
-		}
-	})
-}
-
-func TestCloseEndsTrying(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.revoker.answerFrom(errors.New("HTTP 500"))
-		c := b.put(active("a"))
-		b.do("POST", "/v1/connections/"+c.ID+"/revoke", "")
-		start := time.Now()
-		b.h.Close()
-		if waited := time.Since(start); waited != 0 {
-			t.Errorf("Close() waited %v", waited)
-		}
-		b.logged("revocation at the provider given up", c.ID)
-		c = b.put(active("b"))
-		a := b.do("POST", "/v1/connections/"+c.ID+"/revoke", "")
-		if a.json["provider_revoked"] != false || a.json["provider_revoked_reason"] != "provider_unavailable" {
-			t.Errorf("revoke after Close = %s", a.text)
-		}
-	})
-}
-
 // What was begun is brought to its end: a credential erased here and forgotten
 // at the provider would live on.
 func TestACallerThatHangsUpStopsNothing(t *testing.T) {
@@ -458,30 +328,6 @@ func TestACallerThatHangsUpStopsNothing(t *testing.T) {
 	if got := b.revoker.ledger(); got != "access-a access-b" {
 		t.Errorf("revoked %q", got)
 	}
-}
-
-// hangingRevoker answers when its patience ends.
-type hangingRevoker struct{}
-
-func (hangingRevoker) RevokesSingle() bool { return true }
-
-func (hangingRevoker) Revoke(ctx context.Context, _ tokenstore.Token) error {
-	<-ctx.Done()
-	return ctx.Err()
-}
-
-func TestASlowProviderDelaysTheAnswerFiveSeconds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(c *api.Config) {
-			c.Integrations["github"] = api.Integration{Name: "github", Revoker: hangingRevoker{}}
-		})
-		c := b.put(active("a"))
-		start := time.Now()
-		a := b.do("DELETE", "/v1/connections/"+c.ID, "")
-		if took := time.Since(start); took != 5*time.Second || a.json["provider_revoked"] != "pending" {
-			t.Errorf("after %v: %s", took, a.text)
-		}
-	})
 }
 
 func TestNoSecretLeaves(t *testing.T) {

@@ -24,16 +24,22 @@ type route struct {
 	run    func(h *Handler, r *http.Request, in *input) (any, *guard.Problem)
 }
 
+// importPath is the one route that takes JSON lines.
+const importPath = "/v1/connections/import"
+
 var routes = []route{
 	{http.MethodPost, "/v1/connections", http.StatusCreated, (*Handler).begin},
 	{http.MethodGet, "/v1/connections", http.StatusOK, (*Handler).list},
+	{http.MethodPost, importPath, http.StatusCreated, (*Handler).importing},
 	{http.MethodGet, "/v1/connections/{id}", http.StatusOK, (*Handler).get},
+	{http.MethodPatch, "/v1/connections/{id}", http.StatusOK, (*Handler).patch},
 	{http.MethodDelete, "/v1/connections/{id}", http.StatusOK, (*Handler).remove},
 	{http.MethodPost, "/v1/connections/{id}/revoke", http.StatusOK, (*Handler).revoke},
 	{http.MethodPost, "/v1/connections/{id}/refresh", http.StatusOK, (*Handler).refresh},
 	{http.MethodPost, "/v1/connections/{id}/connect", http.StatusOK, (*Handler).connect},
 	{http.MethodPost, "/v1/connections/{id}/complete", http.StatusOK, (*Handler).complete},
 	{http.MethodGet, "/v1/integrations", http.StatusOK, (*Handler).integrations},
+	{http.MethodGet, "/v1/providers", http.StatusOK, (*Handler).providers},
 	{http.MethodGet, "/v1/events", http.StatusOK, (*Handler).events},
 	{http.MethodGet, "/v1/backup", http.StatusOK, (*Handler).backup},
 	{http.MethodGet, "/v1/rekey", http.StatusOK, (*Handler).rekeying},

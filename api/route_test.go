@@ -11,6 +11,7 @@ import (
 
 	"github.com/lanyard-proxy/lanyard/api"
 	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/revoke"
 	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 	"github.com/lanyard-proxy/lanyard/tokenstore/memstore"
@@ -19,7 +20,7 @@ import (
 func TestNewRefuses(t *testing.T) {
 	full := func() api.Config {
 		return api.Config{
-			Store: memstore.New(), Refresher: &fakeRefresher{}, Links: fakeLinks{}, Keeper: &fakeKeeper{},
+			Store: memstore.New(), Refresher: &fakeRefresher{}, Revoker: new(revoke.Revoker), Links: fakeLinks{}, Keeper: &fakeKeeper{},
 			Audit: fakeAudit{memstore.New()}, Brake: guard.NewBrake(),
 			Keys:  []guard.Key{{Name: "api", Value: secret.New(apiKey)}},
 			Ready: func(context.Context) error { return nil },
@@ -28,6 +29,7 @@ func TestNewRefuses(t *testing.T) {
 	for name, change := range map[string]func(*api.Config){
 		"no store":     func(c *api.Config) { c.Store = nil },
 		"no refresher": func(c *api.Config) { c.Refresher = nil },
+		"no revoker":   func(c *api.Config) { c.Revoker = nil },
 		"no links":     func(c *api.Config) { c.Links = nil },
 		"no keeper":    func(c *api.Config) { c.Keeper = nil },
 		"no audit":     func(c *api.Config) { c.Audit = nil },
@@ -159,7 +161,7 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v1/health/other", "", 404, "not_found", ""},
 		{"PUT", "/v1/connections", "", 405, "method_not_allowed", "POST, GET, HEAD"},
 		{"OPTIONS", "/v1/connections", "", 405, "method_not_allowed", "POST, GET, HEAD"},
-		{"POST", "/v1/connections/" + c.ID, "", 405, "method_not_allowed", "GET, HEAD, DELETE"},
+		{"POST", "/v1/connections/" + c.ID, "", 405, "method_not_allowed", "GET, HEAD, PATCH, DELETE"},
 		{"GET", "/v1/connections/" + c.ID + "/revoke", "", 405, "method_not_allowed", "POST"},
 		{"POST", "/v1/integrations", "", 405, "method_not_allowed", "GET, HEAD"},
 		{"POST", "/v1/health/live", "", 405, "method_not_allowed", "GET, HEAD"},

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"cmp"
+	"encoding/json"
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
@@ -16,7 +18,7 @@ type connectionView struct {
 	Name                  string            `json:"name"`
 	Labels                map[string]string `json:"labels"`
 	Params                map[string]string `json:"params"`
-	Metadata              map[string]any    `json:"metadata"`
+	Metadata              json.RawMessage   `json:"metadata"`
 	Status                tokenstore.Status `json:"status"`
 	StatusReason          *string           `json:"status_reason"`
 	AuthScheme            string            `json:"auth_scheme"`
@@ -62,7 +64,7 @@ func viewDamaged(c tokenstore.Connection) damagedView {
 func (h *Handler) view(c tokenstore.Connection) connectionView {
 	v := connectionView{
 		ID: c.ID, Integration: c.Integration, Provider: c.Provider, UserID: c.UserID, Name: c.Name,
-		Labels: c.Labels, Params: c.Params, Metadata: map[string]any{},
+		Labels: c.Labels, Params: c.Params, Metadata: json.RawMessage(cmp.Or(c.Metadata, "{}")),
 		Status: c.Status, AuthScheme: c.AuthScheme,
 		Scopes: scopesView{
 			Requested: notNil(c.RequestedScopes), Granted: notNil(c.Token.Scopes), Missing: notNil(c.MissingScopes()),
@@ -77,6 +79,10 @@ func (h *Handler) view(c tokenstore.Connection) connectionView {
 	}
 	if v.Params == nil {
 		v.Params = map[string]string{}
+	}
+	if c.Account != (tokenstore.Account{}) {
+		account := accountView(c.Account)
+		v.Account = &account
 	}
 	if reason := h.reason(c); reason != "" {
 		v.StatusReason = &reason
@@ -110,6 +116,8 @@ func (h *Handler) reason(c tokenstore.Connection) string {
 		return tokenstore.ReasonIntegrationMissing
 	case integration.bind(c.Params) != nil:
 		return tokenstore.ReasonInvalidParameter
+	case cmp.Or(c.AuthScheme, tokenstore.AuthOAuth2) != integration.scheme():
+		return tokenstore.ReasonSchemeChanged
 	}
 	return c.StatusReason
 }
@@ -120,7 +128,7 @@ func (h *Handler) connectURL(c tokenstore.Connection) string {
 	if integration, ok := h.cfg.Integrations[c.Integration]; !ok || c.Disabled || integration.bind(c.Params) != nil {
 		return ""
 	}
-	link, _ := h.cfg.Links.Link(c, c.ReturnTo(h.cfg.RedirectURLs), "", nil)
+	link, _ := h.cfg.Links.Link(c, c.ReturnTo(h.cfg.RedirectURLs), "", nil, false)
 	return link
 }
 

@@ -76,6 +76,10 @@ func (a *API) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("lanyard_api: %w", err)
 	}
 	a.app, a.addrs = app, listeners(ctx)
+	if srv, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		// A server waits for the end of its answers before anything is cleaned up.
+		srv.RegisterOnShutdown(a.endStreams)
+	}
 	app.apiURL = cmp.Or(app.apiURL, loopbackURL(a.addrs))
 	app.onStart = append(app.onStart, a.start)
 	return nil
@@ -89,8 +93,9 @@ func (a *API) start(in *instance) error {
 	}
 	var err error
 	a.handler, err = api.New(api.Config{
-		Store: in.engine.refresher.Store(), Refresher: in.engine.refresher, Links: in.signer, Keeper: in.engine,
-		Audit: in.engine.audit, Brake: in.engine.brake,
+		Store: in.engine.refresher.Store(), Refresher: in.engine.refresher, Revoker: in.engine.revoker,
+		Links: in.signer, Devices: in.connect, Keeper: in.engine, Audit: in.engine.audit, Brake: in.engine.brake,
+		Providers:    a.app.providers(),
 		Integrations: integrations, RedirectURLs: in.settings.redirectURLs, Keys: in.apiKeys,
 		Local: a.guard(), Ready: in.ready, Logger: a.logger,
 	})
@@ -99,6 +104,17 @@ func (a *API) start(in *instance) error {
 	}
 	in.closers = append(in.closers, a.handler.Close)
 	return nil
+}
+
+// endStreams ends the answers that have no end of their own.
+func (a *API) endStreams() {
+	select {
+	case <-a.app.started:
+		if a.handler != nil {
+			a.handler.EndStreams()
+		}
+	default: // none has begun
+	}
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
 func init() { caddy.RegisterModule(App{}) }
@@ -38,6 +39,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.settings = s
+	if a.emitter, err = newEmitter(ctx); err != nil {
+		return fmt.Errorf("events: %w", err)
+	}
 	return nil
 }
 
@@ -65,6 +69,12 @@ func (a *App) start() error {
 	in, err := newInstance(e, a.settings, a.logger)
 	if err != nil {
 		return err
+	}
+	if a.emitter != nil {
+		if a.emitter.from, err = tokenstore.EventsEnd(context.Background(), e.store); err != nil {
+			return err
+		}
+		in.emitter = a.emitter
 	}
 	for _, f := range a.onStart {
 		if err := f(in); err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 
-	"github.com/lanyard-proxy/lanyard/provider"
 	"github.com/lanyard-proxy/lanyard/proxy"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
 func init() { httpcaddyfile.RegisterGlobalOption("lanyard", parseGlobal) }
@@ -45,6 +45,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 //		completion off
 //		integration <name> {
 //			provider <name>
+//			auth_scheme OAUTH2|OAUTH2_CLIENT_CREDENTIALS|API_KEY|BASIC|BEARER_TOKEN|JWT_BEARER
 //			client_id <id>
 //			client_secret <secret>
 //			scopes <scopes...>
@@ -56,16 +57,55 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 //			token_url <url>
 //			revoke_url <url>
 //			introspect_url <url>
+//			device_url <url>
 //			api_url <url>
 //			hosts <hosts...>
 //			param <name> [<pattern>]
 //			client_auth basic|basic_raw|post|none
 //			scopes <scopes...>
+//			token_param <name> <value>
+//			key header <name> [<prefix>] {
+//				pattern <pattern>
+//				title <title>
+//				help_url <url>
+//			}
+//			key query <name> {
+//				...
+//			}
+//			basic {
+//				username <title>
+//				password <title>|none
+//				help_url <url>
+//			}
+//			jwt {
+//				issuer client_id|given
+//				subject issuer|given|optional
+//				key_id given
+//				audience <value>
+//				life <duration>
+//				scope claim|param
+//			}
+//			account <url> {
+//				id <path>
+//				name <path>
+//				email <path>
+//				scopes <scopes...>
+//			}
 //			allow_private
+//		}
+//		brand {
+//			name <name>
+//			logo <file>
+//			accent <color>
+//			home|help|privacy|terms <url>
+//		}
+//		webhook <url> {
+//			secret <secret>
+//			events <types...>
 //		}
 //	}
 //
-// api_key, client, redirect_url, integration and provider may be repeated.
+// api_key, client, redirect_url, integration, provider and webhook may be repeated.
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()                      // the option's name
 	places := map[string]string{} // :: integration → file and line
@@ -81,6 +121,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		},
 		"redirect_url": repeated(&a.RedirectURLs),
 		"completion":   oneOf(&a.Completion, "off"),
+		"brand":        a.parseBrand,
 		"integration": func(d *caddyfile.Dispenser) error {
 			place := fmt.Sprintf("%s:%d", d.File(), d.Line())
 			if d.NextArg() {
@@ -90,6 +131,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return a.parseIntegration(d)
 		},
 		"provider": a.parseProvider,
+		"webhook":  a.parseWebhook,
 	})
 	if err != nil {
 		return err
@@ -151,6 +193,7 @@ func (a *App) parseIntegration(d *caddyfile.Dispenser) error {
 	in := new(IntegrationConfig)
 	err = parseBlock(d, options{
 		"provider":      once(&in.Provider),
+		"auth_scheme":   oneOf(&in.AuthScheme, tokenstore.AuthSchemes...),
 		"client_id":     once(&in.ClientID),
 		"client_secret": once(&in.ClientSecret),
 		"scopes":        list(&in.Scopes),
@@ -165,59 +208,4 @@ func (a *App) parseIntegration(d *caddyfile.Dispenser) error {
 	}
 	a.Integrations[args[0]] = in
 	return nil
-}
-
-func (a *App) parseProvider(d *caddyfile.Dispenser) error {
-	args, err := arguments(d, "NAME")
-	if err != nil {
-		return err
-	}
-	if _, ok := a.Providers[args[0]]; ok {
-		return d.Errf("a second provider %q", args[0])
-	}
-	var e provider.Entry
-	err = parseBlock(d, options{
-		"issuer":         once(&e.Issuer),
-		"authorize_url":  once(&e.AuthorizeURL),
-		"token_url":      once(&e.TokenURL),
-		"revoke_url":     once(&e.RevokeURL),
-		"introspect_url": once(&e.IntrospectURL),
-		"api_url":        once(&e.APIURL),
-		"hosts":          list(&e.Hosts),
-		"param":          paramOf(&e),
-		"client_auth":    oneOf(&e.ClientAuth, provider.AuthBasic, provider.AuthBasicRaw, provider.AuthPost, provider.AuthNone),
-		"scopes":         list(&e.Scopes),
-		"allow_private":  flag(&e.AllowPrivate),
-	})
-	if err != nil {
-		return err
-	}
-	if a.Providers == nil {
-		a.Providers = map[string]provider.Entry{}
-	}
-	a.Providers[args[0]] = e
-	return nil
-}
-
-// paramOf reads a line of a provider block that declares a connection
-// parameter.
-func paramOf(e *provider.Entry) func(*caddyfile.Dispenser) error {
-	return func(d *caddyfile.Dispenser) error {
-		args, err := arguments(d, "NAME")
-		if err != nil {
-			return err
-		}
-		if _, ok := e.Params[args[0]]; ok {
-			return d.Errf("a second param %q", args[0])
-		}
-		var p provider.ParamEntry
-		if d.NextArg() {
-			p.Pattern = d.Val()
-		}
-		if e.Params == nil {
-			e.Params = map[string]provider.ParamEntry{}
-		}
-		e.Params[args[0]] = p
-		return nil
-	}
 }

@@ -42,12 +42,18 @@ type IntegrationConfig struct {
 	// The provider: a name of the catalogue, or of `providers`.
 	// Default: the integration's own name.
 	Provider string `json:"provider,omitempty"`
+	// How its connections authenticate: `OAUTH2`, `OAUTH2_CLIENT_CREDENTIALS`,
+	// `API_KEY`, `BASIC`, `BEARER_TOKEN` or `JWT_BEARER`. Default: `OAUTH2` where
+	// the provider has an authorization endpoint or an issuer, else the first of
+	// `key`, `basic`, `jwt` and `token_url` that it describes.
+	AuthScheme string `json:"auth_scheme,omitempty"`
 	// The OAuth client identifier (RFC 6749 section 2.2).
 	ClientID string `json:"client_id,omitempty"`
 	// The OAuth client's secret, as a placeholder such as
 	// `{env.GITHUB_CLIENT_SECRET}`. Empty for public clients.
 	ClientSecret string `json:"client_secret,omitempty"`
-	// What a connect link asks for that names no scopes itself.
+	// What a connect link asks for that names no scopes itself, and what is asked
+	// for where there is no user: by `OAUTH2_CLIENT_CREDENTIALS` and `JWT_BEARER`.
 	Scopes []string `json:"scopes,omitempty"`
 	// Whether the user sees a page that says what will be shared before going
 	// to the provider. It is always shown where no redirect URL is configured.
@@ -92,9 +98,14 @@ type App struct {
 	// Providers of your own by name, in the words of a catalogue file. One
 	// that has a catalogue name is used instead of the catalogue's.
 	Providers map[string]provider.Entry `json:"providers,omitempty"`
+	// What the pages that users see show of the app.
+	Brand *BrandConfig `json:"brand,omitempty"`
+	// Where the app is told what happens.
+	Webhooks []WebhookConfig `json:"webhooks,omitempty"`
 
 	logger   *zap.Logger
 	settings *settings
+	emitter  *emitter                // nil where no handler of Caddy's events app wants any
 	onStart  []func(*instance) error // what handlers build once there is an instance
 	engine   *engine                 // set once it is held, so that Cleanup releases just that
 	instance *instance               // set once this configuration is in force

@@ -14,11 +14,14 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/lanyard-proxy/lanyard/api"
 	"github.com/lanyard-proxy/lanyard/audit"
 	"github.com/lanyard-proxy/lanyard/guard"
 	"github.com/lanyard-proxy/lanyard/proxy"
 	"github.com/lanyard-proxy/lanyard/refresh"
+	"github.com/lanyard-proxy/lanyard/revoke"
 	"github.com/lanyard-proxy/lanyard/tokenstore/badgerstore"
+	"github.com/lanyard-proxy/lanyard/webhook"
 )
 
 // engines holds the engines by the absolute path of their data directory and
@@ -46,8 +49,10 @@ type engine struct {
 	dir       string
 	store     *badgerstore.Store
 	refresher *refresh.Refresher
+	revoker   *revoke.Revoker
 	audit     *audit.Log
 	brake     *guard.Brake
+	webhooks  *webhook.Sender
 	logger    *zap.Logger
 
 	mu      sync.Mutex
@@ -57,6 +62,9 @@ type engine struct {
 
 	tunnelMu sync.Mutex
 	left     []*proxy.Handler // guarded by tunnelMu; of configurations that have gone, while they have tunnels or may get some
+
+	tellMu sync.Mutex
+	told   *instance // guarded by tellMu; whose webhooks are sent
 
 	keyMu  sync.Mutex
 	keyset *keyset       // guarded by keyMu; in force
@@ -110,8 +118,22 @@ func openEngine(s *settings, logger *zap.Logger) (*engine, error) {
 		return nil, errors.Join(fmt.Errorf("clearing the data directory: %w", err), e.store.Close())
 	}
 	e.audit, e.brake = audit.New(e.store, e.logger), guard.NewBrake()
+	e.webhooks = webhook.New(webhook.Config{Store: e.store, Encode: api.EventJSON, Logger: e.logger})
 	e.refresher = refresh.New(refresh.Config{Store: e.store, Provider: e.provider, Logger: e.logger})
-	return e, nil
+	e.revoker, err = revoke.New(revoke.Config{
+		Store: e.refresher.Store(), Provider: e.grants, Late: e.refresher.Late, Logger: e.logger,
+	})
+	return e, err
+}
+
+// grants implements revoke.Config.Provider by the configuration in force.
+func (e *engine) grants(name string, params map[string]string) (revoke.Provider, error) {
+	if in := e.current.Load(); in != nil {
+		if i, ok := in.settings.integrations[name]; ok {
+			return i.For(params)
+		}
+	}
+	return nil, revoke.ErrIntegrationMissing
 }
 
 // provider implements refresh.Config.Provider by the configuration in force.
@@ -135,12 +157,14 @@ func (e *engine) adopt(in *instance) {
 		ctx, cancel := context.WithCancel(context.Background())
 		e.stop = cancel
 		e.recoverFlows(ctx, in)
+		e.work.Go(func() { e.report(e.revoker.Recover(ctx)) })
 		e.work.Go(func() {
 			e.report(e.refresher.Recover(ctx))
 			e.keep(ctx, func(now time.Time) { e.report(e.lookAfterDue(ctx, now)) })
 		})
 		e.work.Go(func() { e.keep(ctx, func(time.Time) { e.refresher.RenewAhead() }) })
 		e.work.Go(func() { e.keepRekeying(ctx) })
+		e.work.Go(func() { e.keepEmitting(ctx) })
 	})
 }
 
@@ -151,6 +175,14 @@ func (e *engine) recoverFlows(ctx context.Context, in *instance) {
 	ctx, cancel := context.WithTimeout(ctx, startWait/2)
 	defer cancel()
 	e.report(in.connect.Recover(ctx))
+}
+
+// resumeDevices goes on with the devices that a configuration which has gone
+// waited for.
+func (e *engine) resumeDevices(ctx context.Context) {
+	if in := e.current.Load(); in != nil {
+		e.report(in.connect.Resume(ctx))
+	}
 }
 
 // leave takes a configuration out. If it was in force, the one before it that
@@ -185,10 +217,17 @@ func (e *engine) endTunnels(gone []*proxy.Handler) {
 
 func (e *engine) enforceLast() {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	if n := len(e.live); n > 0 {
 		e.current.Store(e.live[n-1])
 		e.log.Store(e.live[n-1].logger)
+	}
+	e.mu.Unlock()
+	// A lock of its own, since taking up an endpoint reads the store.
+	e.tellMu.Lock()
+	defer e.tellMu.Unlock()
+	if in := e.current.Load(); in != e.told {
+		e.told = in
+		e.webhooks.Use(in.settings.webhooks)
 	}
 }
 
@@ -238,7 +277,9 @@ func (e *engine) Destruct() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
+	e.webhooks.Close()
 	err := e.refresher.Close(ctx)
+	e.revoker.Close() // while there are providers
 	close(e.over)
 	e.work.Wait()
 	e.audit.Close()

@@ -10,6 +10,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+
+	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
 // Nearest finds the word that was probably meant.
@@ -39,6 +41,11 @@ func IntegrationsInForce(dir string) (names string, ok bool) {
 
 // EngineLogger returns the logger of the engine of a directory.
 func EngineLogger(dir string) *zap.Logger { return engineOf(dir).logger }
+
+// Happen writes an event into the audit log of the engine of a directory.
+func Happen(ctx context.Context, dir string, e tokenstore.Event) error {
+	return engineOf(dir).store.AppendEvents(ctx, e)
+}
 
 // UpstreamsOf returns how a provisioned Proxy reaches the providers.
 func UpstreamsOf(h caddyhttp.MiddlewareHandler) http.RoundTripper { return h.(*Proxy).upstreams }

@@ -19,6 +19,7 @@ type instance struct {
 	settings *settings
 	logger   *zap.Logger
 
+	emitter   *emitter // may be nil
 	apiKeys   []guard.Key
 	clients   []proxy.Client
 	signer    *connect.Signer
@@ -48,11 +49,18 @@ func newInstance(e *engine, s *settings, logger *zap.Logger) (*instance, error) 
 	in.connect, err = connect.New(connect.Config{
 		PublicURL: s.publicURL, Signer: in.signer, Store: e.refresher.Store(), Integrations: integrations,
 		RedirectURLs: s.redirectURLs, Completion: s.completion, ClientIP: clientIP, Audit: e.audit, Logger: logger,
+		Discard: e.revoker.Discard, Brand: s.brand, Disconnect: e.disconnect,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return in, nil
+}
+
+// disconnect ends a connection's credential on the word of its user.
+func (e *engine) disconnect(ctx context.Context, id string, by tokenstore.Actor) error {
+	_, _, err := e.revoker.Revoke(ctx, id, by)
+	return err
 }
 
 // drain waits for what the configuration has begun and ends what it keeps
@@ -65,6 +73,7 @@ func (in *instance) drain() {
 	if err := in.connect.Close(ctx); err != nil {
 		in.engine.logger.Warn("code exchanges cut short", zap.Error(err))
 	}
+	in.engine.resumeDevices(ctx)
 	for _, f := range in.closers {
 		f()
 	}

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"maps"
 	"sync"
 
@@ -30,11 +31,16 @@ func (i *integration) forConnect() connect.Integration {
 }
 
 func (i *integration) forAPI() api.Integration {
-	header, _ := i.Inject()
+	header, _, _ := i.Inject()
 	return api.Integration{
 		Name: i.name, Provider: i.providerName, Title: i.Title(), Scopes: i.scopes,
-		DeclaredScopes: i.DeclaredScopes(), CallbackURL: i.redirectURI, CredentialHeader: header, Revoker: i,
-		For: func(params map[string]string) (api.Revoker, error) { return i.For(params) },
+		DeclaredScopes: i.DeclaredScopes(), CallbackURL: i.redirectURI, CredentialHeader: header,
+		Scheme: i.Scheme(), Fields: i.Fields(), ParamFields: i.ParamFields(),
+		Credentials: func(params map[string]string) (api.Credentials, error) { return i.For(params) },
+		CheckParams: func(params map[string]string) error {
+			_, err := i.For(params)
+			return err
+		},
 	}
 }
 
@@ -70,18 +76,23 @@ func apisOf(s *settings) apis {
 }
 
 func upstreamOf(name string, p *provider.Provider) *proxy.Upstream {
-	header, prefix := p.Inject()
-	return &proxy.Upstream{Integration: name, API: p.API(), Hosts: p.Hosts(), Header: header, Prefix: prefix}
+	header, prefix, query := p.Inject()
+	return &proxy.Upstream{
+		Integration: name, API: p.API(), Hosts: p.Hosts(), Header: header, Prefix: prefix, Query: query, Scopes: p.DeclaredScopes(),
+	}
 }
 
 // of implements proxy.Config.Upstream.
 func (a apis) of(g *tokenstore.Grant) (up *proxy.Upstream, reason string) {
+	i, ok := a.integrations[g.Integration]
+	switch {
+	case !ok:
+		return nil, tokenstore.ReasonIntegrationMissing
+	case cmp.Or(g.AuthScheme, tokenstore.AuthOAuth2) != i.Scheme():
+		return nil, tokenstore.ReasonSchemeChanged
+	}
 	if up := a.fixed[g.Integration]; up != nil && len(g.Params) == 0 {
 		return up, ""
-	}
-	i, ok := a.integrations[g.Integration]
-	if !ok {
-		return nil, tokenstore.ReasonIntegrationMissing
 	}
 	a.mu.RLock()
 	known, ok := a.bound[g.ConnectionID]

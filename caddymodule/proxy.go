@@ -156,12 +156,12 @@ func (in *instance) proxyConfig(rt http.RoundTripper, logger *zap.Logger) proxy.
 }
 
 // connectURL implements proxy.Config.ConnectURL.
-func (in *instance) connectURL(ctx context.Context, g *tokenstore.Grant) string {
+func (in *instance) connectURL(ctx context.Context, g *tokenstore.Grant, scopes []string) string {
 	c, err := in.engine.refresher.Store().Connection(ctx, g.ConnectionID)
-	if err != nil || !c.Connectable() {
+	if err != nil || c.Disabled || (len(scopes) == 0 && !c.Connectable()) {
 		return ""
 	}
-	link, _ := in.signer.Link(c, c.ReturnTo(in.settings.redirectURLs), "", nil)
+	link, _ := in.signer.Link(c, c.ReturnTo(in.settings.redirectURLs), "", scopes, false)
 	return link
 }
 

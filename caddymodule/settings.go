@@ -19,6 +19,8 @@ import (
 	"github.com/lanyard-proxy/lanyard/proxy"
 	"github.com/lanyard-proxy/lanyard/seal"
 	"github.com/lanyard-proxy/lanyard/secret"
+	"github.com/lanyard-proxy/lanyard/ui"
+	"github.com/lanyard-proxy/lanyard/webhook"
 )
 
 // settings is a configuration with its placeholders resolved.
@@ -30,7 +32,10 @@ type settings struct {
 	clients      []proxy.Client
 	redirectURLs []string
 	completion   bool
+	brand        ui.Brand
 	integrations map[string]*integration
+
+	webhooks []webhook.Endpoint
 
 	literals []string // the fields in which a secret stands itself
 }
@@ -111,6 +116,8 @@ func (r *resolver) entry(e *provider.Entry) {
 	e.AuthorizeURL = r.text("authorize_url", e.AuthorizeURL)
 	e.TokenURL = r.text("token_url", e.TokenURL)
 	e.IntrospectURL = r.text("introspect_url", e.IntrospectURL)
+	e.DeviceURL = r.text("device_url", e.DeviceURL)
+	e.Account.URL = r.text("account", e.Account.URL)
 	e.APIURL = r.text("api_url", e.APIURL)
 	e.Hosts = slices.Clone(e.Hosts)
 	for i, host := range e.Hosts {
@@ -156,6 +163,9 @@ func resolve(a *App) (*settings, error) {
 	if s.publicURL, err = parsePublicURL(publicURL); err != nil {
 		return nil, fmt.Errorf("public_url: %w", err)
 	}
+	if s.brand, err = a.Brand.resolve(r); err != nil {
+		return nil, err
+	}
 	if err := s.resolveStore(a, r); err != nil {
 		return nil, err
 	}
@@ -165,6 +175,9 @@ func resolve(a *App) (*settings, error) {
 			return nil, fmt.Errorf("integration %s: %w", name, err)
 		}
 		s.integrations[name] = in
+	}
+	if err := s.resolveWebhooks(a, r); err != nil {
+		return nil, err
 	}
 	s.literals = r.literals
 	return s, nil
@@ -237,7 +250,8 @@ func (s *settings) resolveIntegration(a *App, r *resolver, name string) (*integr
 		scopes: c.Scopes, review: c.Review,
 	}
 	in.Provider, err = provider.New(provider.Config{
-		Entry: entry, ClientID: clientID, ClientSecret: secret.New(clientSecret), RedirectURI: in.redirectURI,
+		Entry: entry, Scheme: c.AuthScheme, ClientID: clientID, ClientSecret: secret.New(clientSecret),
+		RedirectURI: in.redirectURI, Scopes: c.Scopes,
 	})
 	return in, err
 }

@@ -20,12 +20,16 @@ type response struct {
 	hasIss bool
 }
 
+// responseNames are the parameters of an authorization response that are looked
+// at.
+var responseNames = []string{"state", "code", "error", "iss", "access_token"}
+
 // parseResponse reads a callback's query. "Response parameters MUST NOT be
 // included more than once" (RFC 6749 section 3.1): of two values, one may be
 // an attacker's. A token in the query is never taken (RFC 9700 section 2.1.2).
 func parseResponse(rawQuery string) (response, bool) {
 	q, _ := url.ParseQuery(rawQuery) // drops pairs it can't read, wherever the provider made them
-	for _, name := range []string{"state", "code", "error", "iss"} {
+	for _, name := range responseNames {
 		if len(q[name]) > 1 {
 			return response{}, false
 		}
@@ -41,6 +45,11 @@ func parseResponse(rawQuery string) (response, bool) {
 // callback serves {public_url}/callback/{name}. Whatever can't be tied to an
 // open flow of this integration changes nothing.
 func (h *Handler) callback(w http.ResponseWriter, r *http.Request, name, rawQuery string) {
+	rawQuery, err := h.carried(name, rawQuery)
+	if err != nil {
+		h.guess(w, r, failure{codeStateInvalid, err})
+		return
+	}
 	resp, ok := parseResponse(rawQuery)
 	if !ok {
 		h.guess(w, r, failure{codeStateInvalid, errors.New("callback without one state and either a code or an error")})
@@ -51,16 +60,16 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, name, rawQuer
 	case errors.Is(err, tokenstore.ErrNotFound):
 		h.guess(w, r, failure{codeStateInvalid, errors.New("callback for an unknown state")})
 	case err != nil:
-		h.refuse(w, failure{codeProvisioning, err})
+		h.refuse(w, r, failure{codeProvisioning, err})
 	case f.Integration != name:
 		h.guess(w, r, failure{codeStateInvalid, errors.New("callback of another integration than the flow's")})
 	case f.Stage != tokenstore.FlowOpen:
-		h.used(w, &f)
+		h.used(w, r, &f)
 	case !wallNow().Before(f.ExpiresAt):
 		h.end(w, r, f, failure{code: codeTimeout})
 	case !h.bound(r, &f) && resp.code.IsZero():
 		h.refused(r, &f, codeBrowserMismatch)
-		h.page(w, &f, failure{codeBrowserMismatch, errors.New("error callback without the flow's cookie")})
+		h.page(w, r, &f, failure{codeBrowserMismatch, errors.New("error callback without the flow's cookie")})
 	case !h.bound(r, &f):
 		// The code is in other hands than the flow: it must not be redeemed
 		// later either.
@@ -73,24 +82,19 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, name, rawQuer
 // respond goes on with a response that belongs to an open flow and came by the
 // flow's own browser.
 func (h *Handler) respond(w http.ResponseWriter, r *http.Request, f tokenstore.Flow, resp response) {
-	in, ok := h.integration(f.Integration)
-	if !ok {
-		h.end(w, r, f, failure{codeProvisioning, errIntegrationMissing})
-		return
+	in, no := h.usable(&f)
+	if no == nil && in.Provider.Scheme() != tokenstore.AuthOAuth2 {
+		no = &failure{codeProvisioning, errors.New("flow's integration takes no authorization codes any more")}
 	}
-	if err := in.bind(f.Params); err != nil {
-		h.end(w, r, f, failure{codeInvalidParameter, err})
-		return
-	}
-	if f.RedirectURL != "" && !h.registered(f.RedirectURL) {
-		h.end(w, r, f, failure{codeRedirectMismatch, errors.New("flow's redirect_url is no longer registered")})
+	if no != nil {
+		h.end(w, r, f, *no)
 		return
 	}
 	err := checkIssuer(r.Context(), in.Provider, resp)
 	switch {
 	case errors.Is(err, errIssuer) && resp.code.IsZero():
 		h.refused(r, &f, codeIssuerMismatch)
-		h.page(w, &f, failure{codeIssuerMismatch, err})
+		h.page(w, r, &f, failure{codeIssuerMismatch, err})
 	case errors.Is(err, errIssuer):
 		h.end(w, r, f, failure{codeIssuerMismatch, err})
 	case err != nil:
@@ -100,6 +104,22 @@ func (h *Handler) respond(w http.ResponseWriter, r *http.Request, f tokenstore.F
 	default:
 		h.complete(w, r, f, in, resp.code)
 	}
+}
+
+// usable returns an open flow's integration, if all that the flow began with is
+// still there.
+func (h *Handler) usable(f *tokenstore.Flow) (Integration, *failure) {
+	in, ok := h.integration(f.Integration)
+	if !ok {
+		return in, &failure{codeProvisioning, errIntegrationMissing}
+	}
+	if err := in.bind(f.Params); err != nil {
+		return in, &failure{codeInvalidParameter, err}
+	}
+	if f.RedirectURL != "" && !h.registered(f.RedirectURL) {
+		return in, &failure{codeRedirectMismatch, errors.New("flow's redirect_url is no longer registered")}
+	}
+	return in, nil
 }
 
 var (
@@ -147,7 +167,7 @@ func loggable(errc string) string {
 // end finishes an open flow with a failure and answers.
 func (h *Handler) end(w http.ResponseWriter, r *http.Request, f tokenstore.Flow, x failure) {
 	ctx, by := context.WithoutCancel(r.Context()), h.browser(r)
-	now, ok := h.take(ctx, w, f, func(f *tokenstore.Flow) {
+	now, ok := h.take(ctx, w, r, f, func(f *tokenstore.Flow) {
 		f.Finish(x.code)
 		f.Happened(ended(f, x.code, by))
 	})
@@ -156,12 +176,12 @@ func (h *Handler) end(w http.ResponseWriter, r *http.Request, f tokenstore.Flow,
 	}
 	h.failConnection(ctx, &now, x.code, by)
 	h.unbind(w, &now)
-	h.answer(w, &now, x)
+	h.answer(w, r, &now, x)
 }
 
 // take takes an open flow in the store, and makes a change to it in the same
 // step. Where it can't, it answers, and reports false.
-func (h *Handler) take(ctx context.Context, w http.ResponseWriter, f tokenstore.Flow, change func(*tokenstore.Flow)) (tokenstore.Flow, bool) {
+func (h *Handler) take(ctx context.Context, w http.ResponseWriter, r *http.Request, f tokenstore.Flow, change func(*tokenstore.Flow)) (tokenstore.Flow, bool) {
 	taken, err := h.cfg.Store.UpdateFlow(ctx, f.ID, func(f *tokenstore.Flow) error {
 		if err := f.Take(); err != nil {
 			return err
@@ -171,19 +191,19 @@ func (h *Handler) take(ctx context.Context, w http.ResponseWriter, f tokenstore.
 	})
 	switch {
 	case errors.Is(err, tokenstore.ErrFlowUsed):
-		h.usedNow(ctx, w, f)
+		h.usedNow(ctx, w, r, f)
 	case err != nil:
-		h.page(w, &f, failure{codeProvisioning, err})
+		h.page(w, r, &f, failure{codeProvisioning, err})
 	}
 	return taken, err == nil
 }
 
 // usedNow answers the one who came second to a flow.
-func (h *Handler) usedNow(ctx context.Context, w http.ResponseWriter, f tokenstore.Flow) {
+func (h *Handler) usedNow(ctx context.Context, w http.ResponseWriter, r *http.Request, f tokenstore.Flow) {
 	if now, err := h.cfg.Store.Flow(ctx, f.ID); err == nil {
 		f = now
 	}
-	h.used(w, &f)
+	h.used(w, r, &f)
 }
 
 // complete redeems the code and sends the browser on. The work is detached
@@ -192,28 +212,31 @@ func (h *Handler) complete(w http.ResponseWriter, r *http.Request, f tokenstore.
 	began, closing := h.enter(f.ID)
 	switch {
 	case closing:
-		h.page(w, &f, failure{code: codeClosing})
+		h.page(w, r, &f, failure{code: codeClosing})
 		return
 	case !began:
-		h.usedNow(r.Context(), w, f)
+		h.usedNow(r.Context(), w, r, f)
 		return
 	}
 	defer h.leave(f.ID)
 	ctx := context.WithoutCancel(r.Context())
-	taken, ok := h.take(ctx, w, f, func(*tokenstore.Flow) {})
+	taken, ok := h.take(ctx, w, r, f, func(*tokenstore.Flow) {})
 	if !ok {
 		return
 	}
 	got, no := h.redeem(ctx, &taken, in, code, h.browser(r))
-	h.unbind(w, &taken)
-	if no != nil {
-		h.answer(w, &taken, *no)
-		return
+	h.land(w, r, &taken, in, got, no)
+}
+
+// land answers the browser of a flow that has ended.
+func (h *Handler) land(w http.ResponseWriter, r *http.Request, f *tokenstore.Flow, in Integration, got landing, no *failure) {
+	h.unbind(w, f)
+	switch {
+	case no != nil:
+		h.answer(w, r, f, *no)
+	case f.RedirectURL == "":
+		h.success(w, r, in, &got.connection)
+	default:
+		h.toApp(w, r, f, "connection_id", got.connection.ID, "completion_code", got.completionCode, "state", f.AppState)
 	}
-	if taken.RedirectURL == "" {
-		h.success(w, in, &got.connection)
-		return
-	}
-	seeOther(w, returnURL(taken.RedirectURL,
-		"connection_id", got.connection.ID, "completion_code", got.completionCode, "state", taken.AppState))
 }

@@ -342,7 +342,8 @@ func TestRoutes(t *testing.T) {
 		t.Error("looking ahead began a flow")
 	}
 	wantPage(t, req("POST", b.link()), 405, "method_not_allowed")
-	wantPage(t, req("POST", callbackURL("state", "x", "code", "y")), 405, "method_not_allowed")
+	wantPage(t, req("PUT", callbackURL("state", "x", "code", "y")), 405, "method_not_allowed")
+	wantPage(t, req("POST", callbackURL("state", "x", "code", "y")), 400, "state_invalid") // no form
 	wantPage(t, req("HEAD", callbackURL("state", "x", "code", "y")), 405, "method_not_allowed")
 	wantPage(t, req("GET", public+"/connect/other"), 404, "not_found")
 	for _, host := range []string{"evil.example", "connect.example.com.evil.example", "connect.example.com:8443", "127.0.0.1"} {

@@ -18,61 +18,12 @@ import (
 
 	"github.com/lanyard-proxy/lanyard/guard"
 	"github.com/lanyard-proxy/lanyard/internal/failpoint"
-	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
+	"github.com/lanyard-proxy/lanyard/ui"
 )
 
 // wallNow returns the time that links, flows and completions end by.
 func wallNow() time.Time { return time.Now().Add(failpoint.Clock()).UTC() }
-
-// Provider is what the flow needs of one authorization server and our client
-// there. Its errors hold no secret.
-type Provider interface {
-	// AuthorizeURL returns the address to which the browser is sent (RFC 6749
-	// section 4.1.1).
-	AuthorizeURL(ctx context.Context, state, codeVerifier secret.String, scopes []string) (string, error)
-	// Exchange redeems a code with exactly one request and returns the answer
-	// unread. The error wraps tokenstore.ErrNotSent or ErrOutcomeUnknown.
-	Exchange(ctx context.Context, code, codeVerifier secret.String) (tokenstore.Answer, error)
-	// Parse reads such an answer. The error is a *tokenstore.RefusalError or
-	// wraps tokenstore.ErrOutcomeUnknown.
-	Parse(a tokenstore.Answer, prev tokenstore.Token, askedScopes []string) (tokenstore.Token, error)
-	// Issuer returns the issuer identifier, empty if not known, and whether the
-	// server promises to send it with every answer (RFC 9207 section 3).
-	Issuer(ctx context.Context) (issuer string, required bool, err error)
-	// Revoke revokes t (RFC 7009).
-	Revoke(ctx context.Context, t tokenstore.Token) error
-	// RevokesSingle reports whether Revoke ends t alone and never the user's
-	// whole grant.
-	RevokesSingle() bool
-	// Denied reports whether the authorization error code, as the provider
-	// spells it, says that the user declined.
-	Denied(code string) bool
-	// ScopeText returns what a scope allows in plain words, empty if unknown.
-	ScopeText(scope string) string
-}
-
-// Integration is one registered client at one provider.
-type Integration struct {
-	// Name is the integration's name, as in {public_url}/callback/{name}.
-	Name string
-	// Title is the provider's name as people know it. Default: Name.
-	Title string
-	// ProviderName is the catalogue's name of the provider.
-	ProviderName string
-	// Provider speaks to the authorization server.
-	Provider Provider
-	// For returns the Provider for connections with these parameters, or an
-	// error that names what is missing or wrong and holds no value. Nil: there
-	// are no parameters, and Provider is for all.
-	For func(params map[string]string) (Provider, error)
-	// Scopes are asked for when a link names none.
-	Scopes []string
-	// DeclaredScopes are the scopes that may be asked for. Empty: any may.
-	DeclaredScopes []string
-	// Review shows the review page before the browser leaves.
-	Review bool
-}
 
 // Config is what New needs. PublicURL, Signer and Store are required.
 type Config struct {
@@ -91,9 +42,17 @@ type Config struct {
 	RedirectURLs []string
 	// Completion keeps a new credential waiting until the app completes it.
 	Completion bool
-	// AppName is the app's name as its users know it. Default: the host of the
-	// first redirect URL, else PublicURL's.
-	AppName string
+	// Discard ends at its provider, with care, a credential that nobody completed
+	// or that was refused, and no record holds. Default: it is forgotten.
+	Discard func(
+		ctx context.Context, integration, userID string, params map[string]string, account tokenstore.Account, t tokenstore.Token,
+	)
+	// Brand is what the pages show of the app. The default of its name: the host
+	// of the first redirect URL, else PublicURL's.
+	Brand ui.Brand
+	// Disconnect ends a connection's credential, here and at the provider, on
+	// the word of its user. Nil: the pages offer no such thing.
+	Disconnect func(ctx context.Context, id string, by tokenstore.Actor) error
 	// ClientIP returns the address of the client that sent a request, as far as
 	// the server in front of the handler can tell. What it returns that is no
 	// address, or nil, stands for the other end of the connection.
@@ -107,16 +66,19 @@ type Config struct {
 // Handler serves the connect flow. Safe for concurrent use.
 type Handler struct {
 	cfg    Config
-	base   string // escaped path of PublicURL, without a slash at its end
-	secure bool   // PublicURL is https
-	origin string // what pages call the app that they send the user back to
+	base   string                  // escaped path of PublicURL, without a slash at its end
+	secure bool                    // PublicURL is https
+	named  bool                    // the brand's name is the app's, not our own host's
+	assets map[string]http.Handler // what pages refer to, by the name behind {base}/connect/
 	log    *zap.Logger
 	limits limits
 
-	mu      sync.Mutex // guards closing and active, and that running grows only before Close waits
+	mu      sync.Mutex // guards closing, active and devices, and that running grows only before Close waits
 	closing bool
-	active  map[string]bool // :: ID of a flow whose code is being exchanged → true
+	active  map[string]bool // :: ID of a flow that is being worked on → true
 	running sync.WaitGroup  // as many as active
+	devices int             // how many of active are devices that are waited for
+	stop    chan struct{}   // closed when closing begins
 }
 
 // New returns a Handler, or an error that says what is wrong with cfg.
@@ -132,25 +94,23 @@ func New(cfg Config) (*Handler, error) {
 			return nil, fmt.Errorf("connect: redirect_url %q: %w", u, err)
 		}
 	}
-	origin := cfg.AppName
-	if cfg.AppName == "" {
-		cfg.AppName = hostOf(append(slices.Clone(cfg.RedirectURLs), cfg.PublicURL.String())[0])
-		origin = cfg.AppName
-		if len(cfg.RedirectURLs) == 0 { // that name is our own host's, where there is nothing to go back to
-			origin = "the app you came from"
-		}
+	named := cfg.Brand.Name != "" || len(cfg.RedirectURLs) > 0
+	if cfg.Brand.Name == "" {
+		cfg.Brand.Name = hostOf(append(slices.Clone(cfg.RedirectURLs), cfg.PublicURL.String())[0])
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
 	return &Handler{
 		cfg:    cfg,
-		origin: origin,
+		named:  named,
+		assets: assetsOf(cfg.Brand),
 		base:   strings.TrimRight(cfg.PublicURL.EscapedPath(), "/"),
 		secure: cfg.PublicURL.Scheme == "https",
 		log:    cfg.Logger,
 		limits: newLimits(),
 		active: make(map[string]bool),
+		stop:   make(chan struct{}),
 	}, nil
 }
 
@@ -177,27 +137,28 @@ func (h *Handler) Handles(r *http.Request) bool {
 // ServeHTTP serves the requests that Handles reports, and answers others with
 // a page that says 404.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	setHeaders(w.Header())
+	ui.SetHeaders(w.Header(), ui.Policy{})
 	path, rawQuery := asItCame(r)
 	path, ours := strings.CutPrefix(path, h.base)
 	name, isCallback := strings.CutPrefix(path, "/callback/")
 	switch {
 	case !ours:
-		h.refuse(w, failure{code: codeNotFound})
+		h.refuse(w, r, failure{code: codeNotFound})
 	case !sameHost(r.Host, h.cfg.PublicURL):
-		h.refuse(w, failure{code: codeHostInvalid})
-	case path == "/connect/"+styleName:
-		serveAsset(w, r, "text/css; charset=utf-8", style)
-	case path == "/connect/favicon.svg":
-		serveAsset(w, r, "image/svg+xml", favicon)
+		h.refuse(w, r, failure{code: codeHostInvalid})
+	case h.asset(w, r, path):
+	case path == minePath || strings.HasPrefix(path, minePath+"/"):
+		h.serveMine(w, r, path, rawQuery)
+	case r.Method == http.MethodPost && (isCallback || path == keyPath || path == paramsPath):
+		h.posted(w, r, path, name)
 	case path != "/connect" && !isCallback:
-		h.refuse(w, failure{code: codeNotFound})
+		h.refuse(w, r, failure{code: codeNotFound})
 	case prefetched(r) || r.Method == http.MethodHead && !isCallback:
 		// Looked at ahead of the user, or by a link preview: nothing happens.
 		w.WriteHeader(http.StatusNoContent)
 	case r.Method != http.MethodGet:
 		w.Header().Set("Allow", "GET")
-		h.refuse(w, failure{code: codeMethod})
+		h.refuse(w, r, failure{code: codeMethod})
 	default:
 		switch wait := h.limits.requests.Take(guard.Network(h.from(r))); {
 		case wait > 0:
@@ -220,9 +181,9 @@ func sameHost(host string, u *url.URL) bool {
 	return strings.EqualFold(strings.TrimSuffix(host, port), strings.TrimSuffix(u.Host, port))
 }
 
-// enter counts the exchange of a flow's code as under way, before the flow is
-// taken, until leave. It reports whether that may begin, and if not, whether
-// because the Handler is closing.
+// enter counts the work on a flow as under way, before the flow is taken, until
+// leave. It reports whether that may begin, and if not, whether because the
+// Handler is closing.
 func (h *Handler) enter(flowID string) (began, closing bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -247,11 +208,15 @@ func (h *Handler) underWay(flowID string) bool {
 	return h.active[flowID]
 }
 
-// Close waits for the code exchanges under way, or for ctx. Callbacks that come
-// after it change nothing and may be repeated at the Handler that follows.
+// Close waits for the requests to providers under way, or for ctx. Callbacks
+// that come after it change nothing and may be repeated at the Handler that
+// follows; devices that are waited for are taken up by its Resume.
 func (h *Handler) Close(ctx context.Context) error {
 	h.mu.Lock()
-	h.closing = true
+	if !h.closing {
+		h.closing = true
+		close(h.stop)
+	}
 	h.mu.Unlock()
 	done := make(chan struct{})
 	go func() { // ends with the last exchange, which has a deadline of its own
@@ -269,7 +234,8 @@ func (h *Handler) Close(ctx context.Context) error {
 // Limits of one request to a provider.
 const (
 	exchangeLimit = 20 * time.Second
-	revokeLimit   = 20 * time.Second
+	// accountLimit bounds the one request that asks whose account it is.
+	accountLimit = 10 * time.Second
 	// discoverLimit bounds what may have to be fetched before the browser can
 	// be sent on: the user is waiting.
 	discoverLimit = 10 * time.Second

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -57,7 +58,7 @@ func (h *Handler) redeem(
 	if err != nil {
 		x := h.settle(ctx, f, failure{codeProvisioning, fmt.Errorf("storing the code's answer: %w", err)}, by)
 		if t, err := in.Provider.Parse(a, tokenstore.Token{}, f.Scopes); err == nil {
-			h.discard(ctx, f, t)
+			h.discard(ctx, f, brought{token: t})
 		}
 		return landing{}, x
 	}
@@ -78,11 +79,69 @@ func (h *Handler) conclude(
 		}
 		return landing{}, h.settle(ctx, f, x, by)
 	}
-	got, err := h.save(ctx, f, in, t, by)
+	return h.store(ctx, f, in, h.whose(ctx, in, t), by)
+}
+
+// brought is the credential that a flow brought.
+type brought struct {
+	token   tokenstore.Token
+	account tokenstore.Account // zero if it is not known
+	unknown error              // why the account could not be asked for; nil where it was, or can't be
+}
+
+// whose asks once whose account a credential is of.
+func (h *Handler) whose(ctx context.Context, in Integration, t tokenstore.Token) brought {
+	ctx, cancel := context.WithTimeout(ctx, accountLimit)
+	defer cancel()
+	account, err := in.Provider.Account(ctx, t)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return brought{token: t}
+	case err != nil:
+		h.log.Warn("account not asked for", zap.String("integration", in.Name), zap.Error(err))
+		return brought{token: t, unknown: err}
+	}
+	return brought{token: t, account: account}
+}
+
+// errAccountUnknown: a connection is of a known account, and whether the new
+// credential is too could not be found out.
+var errAccountUnknown = errors.New("asking whose account it is")
+
+// mismatchError says that a reconnect came back with another account.
+type mismatchError struct{ had, got tokenstore.Account }
+
+// Error implements error. Accounts are no secret, but personal.
+func (*mismatchError) Error() string { return "credential is of another account than the connection" }
+
+// belongs returns why b may not become c's credential, or nil. An app that
+// reconnects counts on the account being the one before: somebody else's would
+// mix two people's data.
+func (b *brought) belongs(c *tokenstore.Connection) error {
+	switch {
+	case c.Account.ID != "" && b.unknown != nil:
+		return fmt.Errorf("%w: %w", errAccountUnknown, b.unknown)
+	case !b.account.SameAs(c.Account):
+		return &mismatchError{had: c.Account, got: b.account}
+	}
+	return nil
+}
+
+// store writes what a taken flow brought, and ends the flow.
+func (h *Handler) store(
+	ctx context.Context, f *tokenstore.Flow, in Integration, b brought, by tokenstore.Actor,
+) (landing, *failure) {
+	got, err := h.save(ctx, f, in, b, by)
 	if err != nil {
-		x := h.settle(ctx, f, failure{codeProvisioning, fmt.Errorf("storing the connection: %w", err)}, by)
-		h.discard(ctx, f, t)
-		return landing{}, x
+		x := failure{codeProvisioning, fmt.Errorf("storing the connection: %w", err)}
+		if _, ok := errors.AsType[*mismatchError](err); ok {
+			x.code = codeAccountMismatch
+		} else if errors.Is(err, errAccountUnknown) {
+			x.code = codeSourceError
+		}
+		no := h.settle(ctx, f, x, by)
+		h.discard(ctx, f, b)
+		return landing{}, no
 	}
 	if err := h.finish(ctx, f, outcomeConnected, by); err != nil {
 		// The connection stands; Recover finishes the flow and finds it there.
@@ -97,49 +156,37 @@ func (h *Handler) conclude(
 // save writes the credential that a flow brought, in one update: waiting for
 // completion where an app is to complete it, else live.
 func (h *Handler) save(
-	ctx context.Context, f *tokenstore.Flow, in Integration, t tokenstore.Token, by tokenstore.Actor,
+	ctx context.Context, f *tokenstore.Flow, in Integration, b brought, by tokenstore.Actor,
 ) (landing, error) {
 	now := wallNow()
 	code := ""
 	if h.cfg.Completion && f.RedirectURL != "" {
 		code = random()
 	}
-	var replaced tokenstore.Token
+	var replaced brought
 	put := func(c *tokenstore.Connection) error {
+		replaced = brought{}
 		if c.LastFlow == f.ID { // written before a crash
 			return tokenstore.ErrUnchanged
 		}
-		c.LastFlow, c.RedirectURL = f.ID, f.RedirectURL
-		if f.ConnectionName != "" {
-			c.Name = f.ConnectionName
+		if err := b.belongs(c); err != nil {
+			return err
 		}
-		if f.Labels != nil {
-			c.Labels = f.Labels
-		}
-		replaced = tokenstore.Token{}
 		if c.Staged != nil {
-			replaced = c.Staged.Token
+			replaced = brought{token: c.Staged.Token, account: c.Staged.Account}
 			c.Happened(tokenstore.Event{Type: tokenstore.EventDropped, Actor: by, Reason: reasonReplaced})
 		}
-		asked := union(c.RequestedScopes, f.Scopes)
-		if code == "" {
-			c.Activate(t, asked, now)
-			c.Happened(tokenstore.Event{Type: tokenstore.EventActive, Actor: by})
-			return nil
+		if c.Token.AccessToken.IsZero() {
+			c.AuthScheme = in.Provider.Scheme()
 		}
-		c.Stage(tokenstore.Staged{
-			Token: t, RequestedScopes: asked, FlowID: f.ID,
-			CodeHash: secret.New(code).Hash(), Until: now.Add(tokenstore.CompletionLife),
-		})
-		c.Happened(tokenstore.Event{Type: tokenstore.EventAuthorized, Actor: by})
+		b.giveTo(c, f, code, by, now)
 		return nil
 	}
 	if !f.Reconnect {
 		c := tokenstore.Connection{
 			ID: f.ConnectionID, Integration: f.Integration, Provider: in.ProviderName, UserID: f.UserID,
 			Params: f.Params,
-			Status: tokenstore.StatusInitiated, AuthScheme: tokenstore.AuthOAuth2,
-			RequestedScopes: f.Scopes, CreatedAt: now, UpdatedAt: now,
+			Status: tokenstore.StatusInitiated, RequestedScopes: f.Scopes, CreatedAt: now, UpdatedAt: now,
 		}
 		_ = put(&c) // a new record has no flow yet
 		c, err := h.cfg.Store.CreateConnection(ctx, c)
@@ -151,10 +198,44 @@ func (h *Handler) save(
 	if err != nil {
 		return landing{}, err
 	}
-	if !replaced.AccessToken.IsZero() {
+	if !replaced.token.AccessToken.IsZero() {
 		h.discard(ctx, f, replaced)
 	}
 	return landing{c, code}, nil
+}
+
+// giveTo makes b the credential of c: the live one, or with a completion code the
+// one that waits for it.
+func (b *brought) giveTo(c *tokenstore.Connection, f *tokenstore.Flow, code string, by tokenstore.Actor, now time.Time) {
+	c.LastFlow = f.ID
+	if f.RedirectURL != "" {
+		c.RedirectURL = f.RedirectURL
+	}
+	if f.ConnectionName != "" {
+		c.Name = f.ConnectionName
+	}
+	if f.Labels != nil {
+		c.Labels = f.Labels
+	}
+	asked, account := union(c.RequestedScopes, f.Scopes), b.account
+	if account.ID == "" { // what is known of it stays known
+		account = c.Account
+	}
+	if code != "" {
+		c.Stage(tokenstore.Staged{
+			Token: b.token, Account: account, RequestedScopes: asked, FlowID: f.ID,
+			CodeHash: secret.New(code).Hash(), Until: now.Add(tokenstore.CompletionLife),
+		})
+		c.Happened(tokenstore.Event{Type: tokenstore.EventAuthorized, Actor: by})
+		return
+	}
+	regranted := c.Token.Generation > 0 && !c.Token.SameScopes(&b.token)
+	c.Activate(b.token, asked, now)
+	c.Account = account
+	c.Happened(tokenstore.Event{Type: tokenstore.EventActive, Actor: by})
+	if regranted {
+		c.Happened(tokenstore.Event{Type: tokenstore.EventScopes, Actor: by})
+	}
 }
 
 func (h *Handler) finish(ctx context.Context, f *tokenstore.Flow, outcome string, by tokenstore.Actor) error {
@@ -200,50 +281,18 @@ func (h *Handler) failConnection(ctx context.Context, f *tokenstore.Flow, reason
 	}
 }
 
-// Recover ends the flows whose exchange was under way when the program last
-// ended: with the stored answer where there is one, else as failed, never by a
-// second request. It is called once, when the program starts; flows that this
-// Handler is working on are not touched. A flow whose integration is not
-// configured now is left for a later start.
-func (h *Handler) Recover(ctx context.Context) error {
-	flows, err := h.cfg.Store.TakenFlows(ctx)
-	if err != nil {
-		return fmt.Errorf("listing interrupted connect flows: %w", err)
-	}
-	for i := range flows {
-		f := &flows[i]
-		if h.underWay(f.ID) {
-			continue
-		}
-		in, ok := h.integration(f.Integration)
-		var no *failure
-		switch {
-		case f.Answer == nil:
-			no = h.settle(ctx, f, failure{codeSourceError, errors.New("exchange was interrupted")}, lanyard)
-		case !ok:
-			no = &failure{codeProvisioning, errIntegrationMissing}
-		default:
-			_, no = h.conclude(ctx, f, in, *f.Answer, lanyard)
-		}
-		if no != nil {
-			h.report(f, *no)
-		}
-	}
-	return nil
-}
-
 // Lapse ends what has waited too long in this connection: a credential that
 // nobody completed is erased, and revoked with care; a connection that nobody
 // connected becomes FAILED (timeout). It does nothing where nothing is due.
 func (h *Handler) Lapse(ctx context.Context, id string) error {
-	var dropped tokenstore.Token
+	var dropped brought
 	now := wallNow()
 	c, err := h.cfg.Store.UpdateConnection(ctx, id, func(c *tokenstore.Connection) error {
-		dropped = tokenstore.Token{}
+		dropped = brought{}
 		waited := c.Status == tokenstore.StatusInitiated
 		switch {
 		case c.Staged != nil && !now.Before(c.Staged.Until):
-			dropped = c.Staged.Token
+			dropped = brought{token: c.Staged.Token, account: c.Staged.Account}
 			c.Unstage(tokenstore.ReasonTimeout)
 			c.Happened(tokenstore.Event{Type: tokenstore.EventDropped, Actor: lanyard, Reason: tokenstore.ReasonTimeout})
 			if !waited {
@@ -264,49 +313,16 @@ func (h *Handler) Lapse(ctx context.Context, id string) error {
 	case err != nil:
 		return fmt.Errorf("ending what waited in %s: %w", id, err)
 	}
-	if !dropped.AccessToken.IsZero() {
+	if !dropped.token.AccessToken.IsZero() {
 		h.discard(ctx, &tokenstore.Flow{ConnectionID: id, Integration: c.Integration, UserID: c.UserID, Params: c.Params}, dropped)
 	}
 	return nil
 }
 
-// discard revokes a credential of f's integration and user that no record holds
-// any more, with care: at many providers revoking one token ends the user's
-// whole grant, and with it connections that work.
-func (h *Handler) discard(ctx context.Context, f *tokenstore.Flow, t tokenstore.Token) {
-	in, ok := h.integration(f.Integration)
-	if !ok || in.bind(f.Params) != nil || !in.Provider.RevokesSingle() && h.grantInUse(ctx, f.Integration, f.UserID) {
-		return
+// discard ends a credential of f's integration and user that no record holds any
+// more.
+func (h *Handler) discard(ctx context.Context, f *tokenstore.Flow, b brought) {
+	if h.cfg.Discard != nil {
+		h.cfg.Discard(ctx, f.Integration, f.UserID, f.Params, b.account, b.token)
 	}
-	ctx, cancel := context.WithTimeout(ctx, revokeLimit)
-	defer cancel()
-	if err := in.Provider.Revoke(ctx, t); err != nil {
-		h.log.Warn("unclaimed credential not revoked", zap.String("connection_id", f.ConnectionID),
-			zap.String("integration", f.Integration), zap.Error(err))
-	}
-}
-
-// grantInUse reports whether a connection may rest on the same grant as a
-// credential of this integration and user. Which account a connection has is
-// not known here, and two users may have the same one (a link that was
-// forwarded, say): so any live credential of the integration counts, and any
-// that waits for this user.
-func (h *Handler) grantInUse(ctx context.Context, integration, userID string) bool {
-	live, _, err := h.cfg.Store.ListConnections(ctx,
-		tokenstore.Filter{Integration: integration, Status: tokenstore.StatusActive}, "", 1)
-	if err != nil || len(live) > 0 {
-		return true
-	}
-	// 100: more connections than a user has at one integration; past that,
-	// nothing is revoked.
-	own, next, err := h.cfg.Store.ListConnections(ctx, tokenstore.Filter{Integration: integration, UserID: userID}, "", 100)
-	if err != nil || next != "" {
-		return true
-	}
-	for i := range own {
-		if own[i].Staged != nil || own[i].Damaged {
-			return true
-		}
-	}
-	return false
 }

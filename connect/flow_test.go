@@ -162,9 +162,7 @@ func TestReconnect(t *testing.T) {
 		t.Errorf("Complete() = %v, connection %+v", err, now)
 	}
 
-	// A second flow replaces what waits; the first one's is revoked only where
-	// that can't end the whole grant.
-	b.p.single = true
+	// A second flow replaces what waits.
 	wantApp(t, br.callback(br.open(b.link(onConnection(c)))), "")
 	if got := b.p.asked[1]; !slices.Equal(got, []string{"granted", "first"}) {
 		t.Errorf("asked for %v, want what was asked before", got)
@@ -196,7 +194,7 @@ func TestBegunConnection(t *testing.T) {
 	c := b.begun()
 	br := b.browser()
 	open := func() string {
-		_, raw, _ := strings.Cut(func() string { l, _ := b.signer.Link(c, appURL, "", nil); return l }(), "?")
+		_, raw, _ := strings.Cut(func() string { l, _ := b.signer.Link(c, appURL, "", nil, false); return l }(), "?")
 		return br.open(public + "/connect?" + raw)
 	}
 	br.callback(open(), "error", "access_denied")
@@ -271,7 +269,7 @@ func TestReplay(t *testing.T) {
 		for errc, want := range map[string]string{
 			"":              "Your GitHub account was connected.",
 			"access_denied": "You did not connect GitHub, and nothing was shared.",
-			"server_error":  "Your GitHub account was not connected: GitHub did not complete the connection.",
+			"server_error":  "Your GitHub account was not connected. What was shown: “GitHub did not complete the connection”.",
 		} {
 			state := br.open(b.link())
 			more := []string{"error", errc}

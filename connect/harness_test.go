@@ -27,6 +27,7 @@ import (
 	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 	"github.com/lanyard-proxy/lanyard/tokenstore/memstore"
+	"github.com/lanyard-proxy/lanyard/ui"
 )
 
 const (
@@ -41,7 +42,6 @@ func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 type fakeProvider struct {
 	issuer       string
 	issRequired  bool
-	single       bool
 	authorizeErr error
 	issuerErr    error
 	parseErr     error
@@ -49,6 +49,7 @@ type fakeProvider struct {
 	parsing      func()                                           // nil: nothing
 	scopes       []string                                         // granted; nil: as asked
 	exchange     func(context.Context) (tokenstore.Answer, error) // nil: answers at once
+	keyed
 
 	mu        sync.Mutex // guards below
 	exchanges []Exchange
@@ -84,6 +85,11 @@ func (p *fakeProvider) Parse(a tokenstore.Answer, _ tokenstore.Token, asked []st
 	if p.parsing != nil {
 		p.parsing()
 	}
+	if p.reading != nil {
+		if err := p.reading(a); err != nil {
+			return tokenstore.Token{}, err
+		}
+	}
 	if p.parseErr != nil {
 		return tokenstore.Token{}, p.parseErr
 	}
@@ -98,14 +104,15 @@ func (p *fakeProvider) Issuer(context.Context) (string, bool, error) {
 	return p.issuer, p.issRequired, p.issuerErr
 }
 
-func (p *fakeProvider) Revoke(_ context.Context, t tokenstore.Token) error {
+// discard is Config.Discard.
+func (p *fakeProvider) discard(
+	_ context.Context, _, _ string, _ map[string]string, _ tokenstore.Account, t tokenstore.Token,
+) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.revoked = append(p.revoked, t.AccessToken.Reveal())
-	return nil
 }
 
-func (p *fakeProvider) RevokesSingle() bool { return p.single }
 func (p *fakeProvider) Denied(code string) bool {
 	return code == "access_denied" || code == "user_cancelled"
 }
@@ -147,8 +154,8 @@ func newBench(tb testing.TB, change ...func(*bench)) *bench {
 	}
 	b.cfg = connect.Config{
 		PublicURL: mustURL(public), Signer: b.signer, Store: mem, Completion: true,
-		RedirectURLs: []string{appURL}, AppName: "Acme Planner", Logger: zap.New(core),
-		Audit: b.audit, ClientIP: b.clientIP,
+		RedirectURLs: []string{appURL}, Brand: ui.Brand{Name: "Acme Planner"}, Logger: zap.New(core),
+		Audit: b.audit, ClientIP: b.clientIP, Discard: p.discard,
 		Integrations: map[string]connect.Integration{
 			"github": {Name: "github", Title: "GitHub", ProviderName: "github-cat", Provider: p, Scopes: []string{"read", "write"}},
 		},

@@ -25,6 +25,10 @@ const (
 	// signed link, opened over and over, must not fill the store.
 	flowBurst = 20
 	flowEvery = 6 * time.Second
+	// Credentials that one user enters for one integration, whatever the flow: a
+	// signed link is no way to try keys at a provider.
+	tryBurst = 10
+	tryEvery = 6 * time.Second
 )
 
 // Audit takes what strangers can cause at will, and bounds what is written of
@@ -38,6 +42,7 @@ type limits struct {
 	requests *guard.Buckets // by network
 	guesses  *guard.Buckets // by network
 	flows    *guard.Buckets // by integration and user
+	tries    *guard.Buckets // by integration and user
 }
 
 func newLimits() limits {
@@ -45,6 +50,7 @@ func newLimits() limits {
 		requests: guard.NewBuckets(requestEvery, requestBurst),
 		guesses:  guard.NewBuckets(guessEvery, guessBurst),
 		flows:    guard.NewBuckets(flowEvery, flowBurst),
+		tries:    guard.NewBuckets(tryEvery, tryBurst),
 	}
 }
 
@@ -70,7 +76,7 @@ func (h *Handler) guess(w http.ResponseWriter, r *http.Request, x failure) {
 		return
 	}
 	h.refused(r, &tokenstore.Flow{}, x.code)
-	h.refuse(w, x)
+	h.refuse(w, r, x)
 }
 
 // tooMany answers a request that has to wait. Nothing has come of it: loading
@@ -78,7 +84,7 @@ func (h *Handler) guess(w http.ResponseWriter, r *http.Request, x failure) {
 func (h *Handler) tooMany(w http.ResponseWriter, r *http.Request, f *tokenstore.Flow, wait time.Duration) {
 	w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 	h.refused(r, f, codeRateLimited)
-	h.page(w, f, failure{code: codeRateLimited})
+	h.page(w, r, f, failure{code: codeRateLimited})
 }
 
 // refused tells the audit log of a request that was refused and changed
@@ -102,6 +108,6 @@ func (h *Handler) refused(r *http.Request, f *tokenstore.Flow, code string) {
 func ended(f *tokenstore.Flow, code string, by tokenstore.Actor) tokenstore.Event {
 	return tokenstore.Event{
 		Type: tokenstore.EventFlowEnded, ConnectionID: f.ConnectionID, Integration: f.Integration, UserID: f.UserID,
-		Actor: by, Reason: code, Denied: code == codeBrowserMismatch || code == codeIssuerMismatch,
+		Actor: by, Reason: code, Denied: code == codeBrowserMismatch || code == codeIssuerMismatch || code == codeAccountMismatch,
 	}
 }

@@ -46,6 +46,8 @@ const (
 	maxLabelKey = 64
 	// defaultUser is the user of a link that names none.
 	defaultUser = "default"
+	// modeFormPost is the response_mode that keeps the answer out of URLs.
+	modeFormPost = "form_post"
 )
 
 // Params is what a connect link says. The zero value asks the user to choose
@@ -60,6 +62,7 @@ type Params struct {
 	ConnectionName string
 	Labels         map[string]string
 	Params         map[string]string // the connection parameters of the integration's URLs
+	FormPost       bool              // `response_mode=form_post`: the app is answered by a form, not in its URL
 	Expires        time.Time         // set by Verify, not read by Sign
 }
 
@@ -103,18 +106,24 @@ func (s *Signer) Sign(p Params, expires time.Time) string {
 	set("connection_name", p.ConnectionName)
 	set("labels", joinPairs(p.Labels))
 	set("params", joinPairs(p.Params))
+	if p.FormPost {
+		set("response_mode", modeFormPost)
+	}
 	query := q.Encode()
 	return s.endpoint + "?" + query + "&signature=" + s.signature(s.keys[0], query)
 }
 
 // Link returns a link by which the user of c connects it, for the first time
 // or again, and the link's end, 15 minutes from now. The browser returns to
-// redirectURL with state; scopes are asked for, nil being c's own.
-func (s *Signer) Link(c tokenstore.Connection, redirectURL, state string, scopes []string) (link string, expires time.Time) {
+// redirectURL with state, in a form that is posted if formPost says so; scopes
+// are asked for, nil being c's own.
+func (s *Signer) Link(
+	c tokenstore.Connection, redirectURL, state string, scopes []string, formPost bool,
+) (link string, expires time.Time) {
 	expires = wallNow().Add(linkLife).Truncate(time.Second)
 	return s.Sign(Params{
 		Integration: c.Integration, UserID: c.UserID, ConnectionID: c.ID,
-		RedirectURL: redirectURL, State: state, Scopes: scopes,
+		RedirectURL: redirectURL, State: state, Scopes: scopes, FormPost: formPost,
 	}, expires), expires
 }
 
@@ -221,9 +230,10 @@ func (p *Params) set(name, value string) error {
 		p.Params = params
 		return err
 	case "response_mode":
-		if value != "" && value != "query" {
-			return fmt.Errorf("%w: response_mode is not query", ErrLinkInvalid)
+		if value != "" && value != "query" && value != modeFormPost {
+			return fmt.Errorf("%w: response_mode is neither query nor form_post", ErrLinkInvalid)
 		}
+		p.FormPost = value == modeFormPost
 	default:
 		return fmt.Errorf("%w: a parameter is not known", ErrLinkInvalid)
 	}

@@ -248,7 +248,7 @@ func TestSign(t *testing.T) {
 func TestLink(t *testing.T) {
 	s := signer("https://connect.example.com", apiKey)
 	c := tokenstore.Connection{ID: "conn_1", Integration: "github", UserID: "u1", RedirectURL: "https://app.example.com/last"}
-	link, expires := s.Link(c, "https://app.example.com/first", "s p&", []string{"a", "b"})
+	link, expires := s.Link(c, "https://app.example.com/first", "s p&", []string{"a", "b"}, false)
 	if d := time.Until(expires); d > 15*time.Minute || d < 14*time.Minute {
 		t.Errorf("link lives for %v, want 15 minutes", d)
 	}

@@ -2,6 +2,7 @@ package connect_test
 
 import (
 	"errors"
+	"html"
 	"net/http"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lanyard-proxy/lanyard/connect"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
 // shops makes `github` an integration with a connection parameter. The values
@@ -136,5 +138,77 @@ func TestSignParams(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]string{"shop": "acme", "a": "b"}, p.Params); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// shopFields makes `github` ask for a shop and a region.
+func shopFields(b *bench) {
+	b.p.params = []tokenstore.Field{{Name: "region", Pattern: "^eu|us$"}, {Name: "shop", Pattern: "[a-z]+"}}
+	in := b.cfg.Integrations["github"]
+	in.For = func(params map[string]string) (connect.Provider, error) {
+		if len(params) != 2 || params["shop"] == "" || params["region"] == "" || params["shop"] == "never" {
+			return nil, errors.New("params are not of their form")
+		}
+		return b.p, nil
+	}
+	b.cfg.Integrations["github"] = in
+}
+
+func TestAskForParams(t *testing.T) {
+	b := newBench(t, shopFields)
+	br := b.browser()
+	f := br.form(br.get(b.link(func(p *connect.Params) { p.Params = map[string]string{"region": "eu"} })), 200)
+	if f.action != "params" || len(br.jar) != 0 || f.values.Has("field_region") {
+		t.Errorf("form to %s with %v, cookies %v", f.action, f.values, br.jar)
+	}
+	for _, bad := range []string{"", "Not one", "acme.evil.test", "never"} {
+		f = br.form(f.send("shop", bad), 422)
+		if f.values.Get("field_shop") != bad {
+			t.Errorf("form has %v after %q", f.values, bad)
+		}
+	}
+	if len(br.jar) != 0 {
+		t.Error("a flow began")
+	}
+	w := f.send("shop", "acme")
+	m := continueLink.FindStringSubmatch(w.Body.String())
+	if w.Code != 200 || m == nil {
+		t.Fatalf("got %d %v\n%s\nwant the review page", w.Code, w.Header(), w.Body)
+	}
+	state := mustURL(html.UnescapeString(m[1])).Query().Get("state")
+	q := wantApp(t, br.callback(state), "")
+	c := b.connection(q.Get("connection_id"))
+	if diff := cmp.Diff(map[string]string{"shop": "acme", "region": "eu"}, c.Params); diff != "" {
+		t.Errorf("params (-want +got):\n%s", diff)
+	}
+
+	// With keys, the form for the key comes next.
+	withKeys(b)
+	f = br.form(br.get(b.link()), 200)
+	f = br.form(f.send("shop", "acme", "region", "us"), 200)
+	q = wantOnward(t, f.send("api_key", goodKey), "")
+	if c := b.connection(q.Get("connection_id")); c.Params["region"] != "us" {
+		t.Errorf("connection %+v", c)
+	}
+}
+
+func TestAskForParamsRefused(t *testing.T) {
+	b := newBench(t, shopFields)
+	br := b.browser()
+	given := func(params map[string]string) func(*connect.Params) {
+		return func(p *connect.Params) { p.Params = params }
+	}
+	for _, params := range []map[string]string{{"other": "x"}, {"shop": "acme", "other": "x"}, {"shop": "NOT"}, {"shop": "acme", "region": "eu", "x": "y"}} {
+		wantPage(t, br.get(b.link(given(params))), 400, "invalid_parameter")
+	}
+	f := br.form(br.get(b.link()), 200)
+	link := f.values.Get("state")
+	f.values.Set("state", strings.Replace(link, "user_id=u1", "user_id=u2", 1))
+	wantPage(t, f.send("shop", "acme", "region", "eu"), 400, "link_invalid")
+	expired := b.signer.Sign(connect.Params{Integration: "github", RedirectURL: appURL}, time.Now().Add(-time.Second))
+	_, f.values["state"][0], _ = strings.Cut(expired, "?")
+	wantPage(t, f.send("shop", "acme", "region", "eu"), 410, "link_expired")
+	if len(br.jar) != 0 {
+		t.Error("a flow began")
 	}
 }

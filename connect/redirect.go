@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
 // answerNames are the parameters that Lanyard adds to a redirect URL. A
@@ -137,6 +139,21 @@ func returnURL(redirectURL string, pairs ...string) string {
 func seeOther(w http.ResponseWriter, target string) {
 	w.Header().Set("Location", target)
 	w.WriteHeader(http.StatusSeeOther)
+}
+
+// toApp sends the browser to the app with name, value, name, value … as the
+// link asked for it: in the URL, or as a form. A redirect that follows one of
+// our own forms would be held against the page's form-action, with all that the
+// app redirects to, so a page comes between.
+func (h *Handler) toApp(w http.ResponseWriter, r *http.Request, f *tokenstore.Flow, pairs ...string) {
+	switch {
+	case f.FormPost:
+		h.postPage(w, r, f.RedirectURL, pairs...)
+	case r.Method == http.MethodPost:
+		h.onwardPage(w, r, f, returnURL(f.RedirectURL, pairs...))
+	default:
+		seeOther(w, returnURL(f.RedirectURL, pairs...))
+	}
 }
 
 // hostOf returns the host of a URL for people to read.

@@ -14,47 +14,64 @@ import (
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
-// start serves GET {public_url}/connect: it checks the link, stores a flow and
-// sends the browser to the provider, by way of a page where one is due.
+// start serves GET {public_url}/connect.
 func (h *Handler) start(w http.ResponseWriter, r *http.Request, rawQuery string) {
+	if p, ok := h.verify(w, r, rawQuery); ok {
+		h.begin(w, r, p, rawQuery)
+	}
+}
+
+// verify reads a link's query, or answers and reports false.
+func (h *Handler) verify(w http.ResponseWriter, r *http.Request, rawQuery string) (Params, bool) {
 	p, err := h.cfg.Signer.Verify(rawQuery, wallNow())
 	switch {
 	case errors.Is(err, ErrLinkExpired):
 		h.refused(r, &tokenstore.Flow{}, codeLinkExpired)
-		h.refuse(w, failure{codeLinkExpired, err})
-		return
+		h.refuse(w, r, failure{codeLinkExpired, err})
 	case err != nil:
 		h.guess(w, r, failure{codeLinkInvalid, err})
-		return
 	}
+	return p, err == nil
+}
+
+// begin stores a flow for what the link says and sends the browser to the
+// provider, by way of a page where one is due.
+func (h *Handler) begin(w http.ResponseWriter, r *http.Request, p Params, link string) {
 	if p.Integration == "" && p.ConnectionID == "" && len(h.cfg.Integrations) > 1 {
-		h.choose(w, p)
+		h.choose(w, r, p)
 		return
 	}
 	f, in, no := h.plan(r.Context(), p)
 	if no != nil {
 		h.refused(r, &f, no.code)
-		h.answer(w, &f, *no)
+		h.answer(w, r, &f, *no)
+		return
+	}
+	if missing := in.missing(f.Params); len(missing) > 0 {
+		h.keyPage(w, r, http.StatusOK, paramsView(&f, in, link, blank(missing)))
 		return
 	}
 	if wait := h.limits.flows.Take(in.Name + "\n" + f.UserID); wait > 0 {
 		h.tooMany(w, r, &f, wait)
 		return
 	}
-	cookie := random()
-	authURL, no := h.open(r.Context(), &f, in, cookie)
+	state, cookie := random(), random()
+	authURL, no := h.open(r.Context(), &f, in, state, cookie)
 	if no != nil {
 		h.refused(r, &f, no.code)
-		h.answer(w, &f, *no)
+		h.answer(w, r, &f, *no)
 		return
 	}
 	h.bind(w, r, f.ID, cookie)
 	h.log.Debug("connect flow started", zap.String("integration", f.Integration), zap.String("user_id", f.UserID))
-	if in.Review || f.RedirectURL == "" {
-		h.review(w, &f, in, authURL)
-		return
+	switch {
+	case authURL == "":
+		h.keyPage(w, r, http.StatusOK, credentialView(&f, in, state, blank(in.Provider.Fields())))
+	case in.Review || f.RedirectURL == "" || r.Method == http.MethodPost: // a form's redirect would be held against form-action
+		h.review(w, r, &f, in, authURL)
+	default:
+		seeOther(w, authURL)
 	}
-	seeOther(w, authURL)
 }
 
 // plan turns what a link says into a flow, or says why that can't be. The flow
@@ -63,6 +80,7 @@ func (h *Handler) plan(ctx context.Context, p Params) (tokenstore.Flow, Integrat
 	f := tokenstore.Flow{
 		Integration: p.Integration, UserID: p.UserID, AppState: p.State,
 		ConnectionID: p.ConnectionID, ConnectionName: p.ConnectionName, Labels: p.Labels, Params: p.Params,
+		FormPost: p.FormPost,
 	}
 	switch {
 	case p.RedirectURL == "" && len(h.cfg.RedirectURLs) > 0:
@@ -95,8 +113,13 @@ func (h *Handler) plan(ctx context.Context, p Params) (tokenstore.Flow, Integrat
 		return f, in, &failure{codeLinkInvalid, errors.New("link's integration is not configured")}
 	}
 	f.Integration = in.Name
-	if err := in.bind(f.Params); err != nil {
+	if err := in.accepts(f.Params); err != nil {
 		return f, in, &failure{codeInvalidParameter, err}
+	}
+	if len(in.missing(f.Params)) == 0 || f.Reconnect {
+		if err := in.bind(f.Params); err != nil {
+			return f, in, &failure{codeInvalidParameter, err}
+		}
 	}
 	if len(asked) == 0 {
 		asked = in.Scopes
@@ -110,47 +133,16 @@ func (h *Handler) plan(ctx context.Context, p Params) (tokenstore.Flow, Integrat
 	return f, in, nil
 }
 
-// integration returns the integration with this name, or the only one for no
-// name.
-func (h *Handler) integration(name string) (Integration, bool) {
-	if name == "" && len(h.cfg.Integrations) == 1 {
-		for only := range h.cfg.Integrations {
-			name = only
-		}
-	}
-	in, ok := h.cfg.Integrations[name]
-	in.Name = name
-	if in.Title == "" {
-		in.Title = name
-	}
-	return in, ok
-}
-
-// bind gives the integration the Provider for connections with these
-// parameters. They are checked each time they are used: between then and now
-// stand a link, a store and a configuration.
-func (in *Integration) bind(params map[string]string) error {
-	switch {
-	case in.For != nil:
-		p, err := in.For(params)
-		in.Provider = p
-		return err
-	case len(params) > 0:
-		return errors.New("the integration has no connection parameters")
-	}
-	return nil
-}
-
 // scopeToken reports whether s has the form of RFC 6749 section 3.3.
 func scopeToken(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })
 }
 
 // open stores the flow and returns the address at the provider to which it
-// leads. The state is known to the browser alone: the store has its hash.
-func (h *Handler) open(ctx context.Context, f *tokenstore.Flow, in Integration, cookie string) (string, *failure) {
-	state := secret.New(random())
-	f.ID, f.CodeVerifier = state.Hash(), secret.New(random())
+// leads, empty where the scheme has none. The state is known to the browser
+// alone: the store has its hash.
+func (h *Handler) open(ctx context.Context, f *tokenstore.Flow, in Integration, state, cookie string) (string, *failure) {
+	f.ID, f.CodeVerifier = secret.New(state).Hash(), secret.New(random())
 	if !f.Reconnect {
 		f.ConnectionID = tokenstore.NewID()
 	}
@@ -159,11 +151,15 @@ func (h *Handler) open(ctx context.Context, f *tokenstore.Flow, in Integration, 
 	f.CreatedAt = wallNow()
 	f.ExpiresAt = f.CreatedAt.Add(tokenstore.FlowLife)
 
-	discover, cancel := context.WithTimeout(ctx, discoverLimit)
-	defer cancel()
-	authURL, err := in.Provider.AuthorizeURL(discover, state, f.CodeVerifier, slices.Clone(f.Scopes))
-	if err != nil {
-		return "", &failure{codeSourceError, err}
+	authURL := ""
+	if in.Provider.Scheme() == tokenstore.AuthOAuth2 {
+		discover, cancel := context.WithTimeout(ctx, discoverLimit)
+		defer cancel()
+		var err error
+		authURL, err = in.Provider.AuthorizeURL(discover, secret.New(state), f.CodeVerifier, slices.Clone(f.Scopes))
+		if err != nil {
+			return "", &failure{codeSourceError, err}
+		}
 	}
 	if err := h.cfg.Store.CreateFlow(ctx, *f); err != nil {
 		return "", &failure{codeProvisioning, err}

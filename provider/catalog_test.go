@@ -11,10 +11,11 @@ import (
 
 	"github.com/lanyard-proxy/lanyard/provider"
 	"github.com/lanyard-proxy/lanyard/secret"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
 func TestCatalog(t *testing.T) {
-	want := []string{"contextfile", "github", "gitlab", "google", "spotify"}
+	want := []string{"contextfile", "github", "gitlab", "google", "openweathermap", "sendgrid", "spotify", "stripe"}
 	if diff := cmp.Diff(want, provider.Names()); diff != "" {
 		t.Errorf("Names() (-want +got):\n%s", diff)
 	}
@@ -32,8 +33,11 @@ func TestCatalog(t *testing.T) {
 			if !ok || !cmp.Equal(e, found) {
 				t.Errorf("Lookup() differs from the file: %s", cmp.Diff(e, found))
 			}
-			if e.Title == "" || e.DocsURL == "" || e.Refresh.Rotation == "" || e.Answer.Life == "" || e.ClientAuth == "" {
-				t.Error("title, docs_url, client_auth, refresh.rotation and answer.life are all to be given")
+			if e.Title == "" || e.DocsURL == "" {
+				t.Error("title and docs_url are to be given")
+			}
+			if e.DefaultScheme() == tokenstore.AuthOAuth2 && (e.Refresh.Rotation == "" || e.Answer.Life == "" || e.ClientAuth == "") {
+				t.Error("client_auth, refresh.rotation and answer.life are all to be given")
 			}
 			if e.AllowPrivate {
 				t.Error("allow_private has no place in the catalogue")
@@ -56,8 +60,14 @@ func TestCatalog(t *testing.T) {
 			if e2, err := provider.ParseEntry(name, again); err != nil || !cmp.Equal(e, e2) {
 				t.Errorf("encoded and read again: %v, %s", err, cmp.Diff(e, e2))
 			}
-			if _, err := provider.New(provider.Config{Entry: e, ClientID: "id", ClientSecret: secret.New("s"), RedirectURI: "https://l.example/cb"}); err != nil {
-				t.Errorf("New() = %v", err)
+			for _, scheme := range e.Schemes() {
+				cfg := provider.Config{Entry: e, Scheme: scheme, RedirectURI: "https://l.example/cb"}
+				if scheme == tokenstore.AuthOAuth2 || scheme == tokenstore.AuthClientCredentials {
+					cfg.ClientID, cfg.ClientSecret = "id", secret.New("s")
+				}
+				if _, err := provider.New(cfg); err != nil {
+					t.Errorf("New(%s) = %v", scheme, err)
+				}
 			}
 		})
 	}
@@ -97,7 +107,7 @@ func TestCatalogFacts(t *testing.T) {
 			API: p.API().String(), Hosts: p.Hosts(), Grace: p.Grace(), Single: p.RevokesSingle(),
 			Private: len(p.PrivateHosts()) > 0, Title: p.Title(),
 		}
-		got.Header, got.Prefix = p.Inject()
+		got.Header, got.Prefix, _ = p.Inject()
 		if name == "google" {
 			if !slices.Contains(got.Hosts, "gmail.googleapis.com") {
 				t.Error("google lacks gmail.googleapis.com")
@@ -118,6 +128,39 @@ func TestCatalogFacts(t *testing.T) {
 	}
 	if p.ScopeText("profile:read") == "" || p.ScopeText("unheard:of") != "" {
 		t.Error("ScopeText")
+	}
+}
+
+// How the catalogue's keys travel.
+func TestCatalogKeys(t *testing.T) {
+	for name, want := range map[string]struct{ header, prefix, query, good, bad string }{
+		"contextfile":    {"Authorization", "Bearer ", "", "cf_abc", "cf"},
+		"openweathermap": {"", "", "appid", "0123456789abcdef", ""},
+		"sendgrid":       {"Authorization", "Bearer ", "", "SG.a-b_c.d", "SGxa"},
+		"stripe":         {"Authorization", "Bearer ", "", "rk_live_abcDEF123", "pk_live_abc"},
+	} {
+		e, _ := provider.Lookup(name)
+		if want.bad != "" {
+			e.Account = provider.AccountEntry{} // nobody is asked
+		}
+		p, err := provider.New(provider.Config{Entry: e, Scheme: tokenstore.AuthAPIKey})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Close)
+		header, prefix, query := p.Inject()
+		if header != want.header || prefix != want.prefix || query != want.query {
+			t.Errorf("%s: Inject() = %q %q %q", name, header, prefix, query)
+		}
+		if want.bad == "" {
+			continue
+		}
+		if _, _, err := p.Credential(t.Context(), given("api_key", want.good)); err != nil {
+			t.Errorf("%s: Credential() = %v", name, err)
+		}
+		if _, _, err := p.Credential(t.Context(), given("api_key", want.bad)); err == nil {
+			t.Errorf("%s: took %s", name, want.bad)
+		}
 	}
 }
 
@@ -185,9 +228,8 @@ func TestParseEntryErrors(t *testing.T) {
 		}
 	}
 	for whole, want := range map[string]string{
-		`{}`:                              `api_url is missing`,
-		`{"api_url":"https://a.example"}`: `give authorize_url and token_url, or issuer`,
-		`{"api_url":"https://a.example","token_url":"https://a.example/t"}`:                                                  `or issuer`,
+		`{}`: `api_url is missing`,
+		`{"api_url":"https://a.example","authorize_url":"https://a.example/t"}`:                                              `give authorize_url and token_url, or issuer`,
 		`{"api_url":"https://a.example?x","issuer":"https://a.example"}`:                                                     `api_url must not have a query`,
 		`{"api_url":"https://a.example","token_url":"https://a.example/t","authorize_url":"https://a.example/?client_id=x"}`: `authorize_url must not set "client_id"`,
 		`[]`: `acme.json`,

@@ -55,14 +55,17 @@ type Entry struct {
 	RevokeURL string `json:"revoke_url,omitempty"`
 	// The introspection endpoint (RFC 7662).
 	IntrospectURL string `json:"introspect_url,omitempty"`
+	// The device authorization endpoint (RFC 8628).
+	DeviceURL string `json:"device_url,omitempty"`
 	// The base URL of the API that requests are proxied to. Required.
 	APIURL string `json:"api_url,omitempty"`
 	// Further hosts that may see the token, with a port where needed. The
 	// scheme is api_url's.
 	Hosts []string `json:"hosts,omitempty"`
 	// The parameters of a connection that stand as {name} in authorize_url,
-	// token_url, revoke_url, introspect_url, api_url and hosts: in one label of
-	// the host or one segment of the path each :: name → form.
+	// token_url, revoke_url, introspect_url, device_url, api_url, account.url and
+	// hosts: in one label of the host or one segment of the path each :: name →
+	// form.
 	Params map[string]ParamEntry `json:"params,omitempty"`
 	// How the client proves itself: `basic`, `basic_raw`, `post` or `none`.
 	// Default: what discovery says, else `basic`.
@@ -73,10 +76,22 @@ type Entry struct {
 	// on loopback without TLS.
 	AllowPrivate bool `json:"allow_private,omitempty"`
 
+	// Where the key of auth scheme API_KEY goes, and what it looks like.
+	Key KeyEntry `json:"key,omitzero"`
+	// What user name and password of auth scheme BASIC are.
+	Basic BasicEntry `json:"basic,omitzero"`
+	// What the assertions of auth scheme JWT_BEARER say.
+	JWT *JWTEntry `json:"jwt,omitempty"`
+	// The request that says whose a credential is.
+	Account AccountEntry `json:"account,omitzero"`
+
 	// What scopes allow, in plain words :: scope → text.
 	ScopeTexts map[string]string `json:"scope_texts,omitempty"`
 	// The authorization request.
 	Authorize AuthorizeEntry `json:"authorize,omitzero"`
+	// Further parameters of every request for a token, such as `audience` :: name
+	// → value.
+	TokenParams map[string]string `json:"token_params,omitempty"`
 	// The token endpoint's answer.
 	Answer AnswerEntry `json:"answer,omitzero"`
 	// Refresh tokens.
@@ -102,6 +117,72 @@ type AuthorizeEntry struct {
 	ScopeSeparator string `json:"scope_separator,omitempty"`
 	// Why the provider breaks on PKCE (RFC 7636). Default: PKCE is used.
 	PKCEOff string `json:"pkce_off,omitempty"`
+}
+
+// KeyEntry describes an API key: the header or the query parameter that carries
+// it, and where people find it.
+type KeyEntry struct {
+	// The request header.
+	Header string `json:"header,omitempty"`
+	// What stands before the key in the header, its space included: `Bearer `.
+	Prefix string `json:"prefix,omitempty"`
+	// The query parameter, instead of a header.
+	Query string `json:"query,omitempty"`
+	// The whole key's form, a regular expression (Go's). Default: any.
+	Pattern string `json:"pattern,omitempty"`
+	// What it is called, for people. Default: API key.
+	Title string `json:"title,omitempty"`
+	// Where people find theirs.
+	HelpURL string `json:"help_url,omitempty"`
+}
+
+// BasicEntry describes what is a user name and a password (RFC 7617) at this
+// provider.
+type BasicEntry struct {
+	// What the user name is called, for people.
+	Username string `json:"username,omitempty"`
+	// What the password is called, for people; `none`: there is no password, and
+	// it is empty.
+	Password string `json:"password,omitempty"`
+	// Where people find theirs.
+	HelpURL string `json:"help_url,omitempty"`
+}
+
+// JWTEntry describes assertions for access tokens (RFC 7523 section 3). `aud`
+// is the token endpoint, unless it says otherwise.
+type JWTEntry struct {
+	// Who `iss` is: `client_id`, or `given` with the key, as in a service
+	// account's file. Default: `client_id`.
+	Issuer string `json:"issuer,omitempty"`
+	// Who `sub` is: the `issuer`, or `given` with the key, or `optional`: left out
+	// where it is not given. Default: `issuer`.
+	Subject string `json:"subject,omitempty"`
+	// `given`: the key's ID is given with it, and stands in `kid`.
+	KeyID string `json:"key_id,omitempty"`
+	// What `aud` says. Default: the token endpoint.
+	Audience string `json:"audience,omitempty"`
+	// The life of an assertion, 1 hour at most. Default: `5m`.
+	Life string `json:"life,omitempty"`
+	// Where the scopes stand: in a `claim` of the assertion, or in a `param` of the
+	// request (RFC 7521 section 4.1). Default: `param`.
+	Scope string `json:"scope,omitempty"`
+}
+
+// AccountEntry describes the request that says whose a credential is: a GET with
+// the credential on it. It is also what a key is tried with when it is entered.
+type AccountEntry struct {
+	// The URL, on the host of api_url or issuer, or on one of hosts.
+	URL string `json:"url,omitempty"`
+	// Where the answer has what identifies the account for good: a path with
+	// dots. Default: it does not say, and only tells a good key from a bad one.
+	ID string `json:"id,omitempty"`
+	// Where it has the name for people.
+	Name string `json:"name,omitempty"`
+	// Where it has the email address.
+	Email string `json:"email,omitempty"`
+	// Of these scopes one has to be granted, else nothing is asked. Default:
+	// any will do.
+	Scopes []string `json:"scopes,omitempty"`
 }
 
 // AnswerEntry describes the token endpoint's answer.
@@ -165,11 +246,6 @@ type ErrorsEntry struct {
 	Client []string `json:"client,omitempty"`
 	// The user said no, as access_denied says at the callback.
 	Denied []string `json:"denied,omitempty"`
-}
-
-// discovered reports whether the endpoints have to be discovered.
-func (e *Entry) discovered() bool {
-	return e.Issuer != "" && (e.AuthorizeURL == "" || e.TokenURL == "")
 }
 
 // parseLife reads a life: empty is zero, lifeNever is forever.

@@ -69,6 +69,11 @@ func unreadable(a *tokenstore.Answer, why string) error {
 	return &tokenstore.UnreadableError{Status: a.Status, Why: why, RetryAfter: retryAfter(a)}
 }
 
+// laterCodes say nothing against the client or the grant, under whatever status:
+// those of RFC 6749 section 4.1.2.1, and of RFC 8628 section 3.5, whose last two
+// end the device code alone.
+var laterCodes = []string{"temporarily_unavailable", "slow_down", "authorization_pending", "expired_token", "access_denied"}
+
 // refusal returns the refusal that a is, with its `error` if it has a readable
 // one. The grant is dead only by a structured code (RFC 6749 section 5.2).
 func (p *Provider) refusal(a *tokenstore.Answer, prev *tokenstore.Token, code string) *tokenstore.RefusalError {
@@ -84,13 +89,13 @@ func (p *Provider) refusal(a *tokenstore.Answer, prev *tokenstore.Token, code st
 		}
 	case code == "":
 		e.Code = codeUnstructured
-	case code == "slow_down" || code == "temporarily_unavailable":
 	case code == "invalid_grant" || slices.Contains(p.entry.Errors.Dead, code):
 		e.Kind = tokenstore.RefusedGrant
 	case code == "invalid_client" || code == "unauthorized_client" || slices.Contains(p.entry.Errors.Client, code):
 		e.Kind = tokenstore.RefusedClient
 	case code == "invalid_scope":
 		e.Kind = tokenstore.RefusedScope
+	case slices.Contains(laterCodes, code):
 	case a.Status == http.StatusUnauthorized:
 		e.Kind = tokenstore.RefusedClient
 	}

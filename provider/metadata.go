@@ -23,9 +23,10 @@ const (
 // metadata is what is read of an authorization server's metadata (RFC 8414
 // section 2, OpenID Connect Discovery 1.0 section 3).
 type metadata struct {
-	authorize, token, revoke, introspect string
-	authMethods                          []string // nil: not told
-	issRequired                          bool     // RFC 9207 section 3
+	authorize, token, revoke, introspect, device string
+
+	authMethods []string // nil: not told
+	issRequired bool     // RFC 9207 section 3
 }
 
 // discovery finds a provider's endpoints at first use and keeps them. One
@@ -34,6 +35,7 @@ type metadata struct {
 type discovery struct {
 	entry     Entry
 	transport *http.Transport
+	browser   bool // an authorization endpoint is needed
 
 	mu     sync.Mutex // guards what follows
 	found  *metadata  // the last document that was good
@@ -186,10 +188,11 @@ func (d *discovery) parse(b []byte) (*metadata, error) {
 		required     bool
 		into         *string
 	}{
-		{"authorization_endpoint", d.entry.AuthorizeURL, true, &md.authorize},
+		{"authorization_endpoint", d.entry.AuthorizeURL, d.browser, &md.authorize},
 		{"token_endpoint", d.entry.TokenURL, true, &md.token},
 		{"revocation_endpoint", d.entry.RevokeURL, false, &md.revoke},
 		{"introspection_endpoint", d.entry.IntrospectURL, false, &md.introspect},
+		{"device_authorization_endpoint", d.entry.DeviceURL, false, &md.device}, // RFC 8628 section 4
 	} {
 		value, _ := doc[f.name].(string)
 		if f.byHand != "" || value == "" && !f.required {

@@ -65,8 +65,8 @@ type params struct {
 // places returns what of an entry may hold parameters, and which of it are
 // hosts without a scheme.
 func (e *Entry) places() (words []string, at []*string) {
-	words = []string{"authorize_url", "token_url", "revoke_url", "introspect_url", "api_url"}
-	at = []*string{&e.AuthorizeURL, &e.TokenURL, &e.RevokeURL, &e.IntrospectURL, &e.APIURL}
+	words = []string{"authorize_url", "token_url", "revoke_url", "introspect_url", "api_url", "device_url", "account.url"}
+	at = []*string{&e.AuthorizeURL, &e.TokenURL, &e.RevokeURL, &e.IntrospectURL, &e.APIURL, &e.DeviceURL, &e.Account.URL}
 	for i := range e.Hosts {
 		words, at = append(words, "hosts"), append(at, &e.Hosts[i])
 	}
@@ -87,12 +87,9 @@ func (e *Entry) parseParams() (*params, error) {
 		if pattern == "" {
 			pattern = defaultPattern
 		}
-		if _, err := regexp.Compile(pattern); err != nil { // by itself: what is put around it closes nothing of its own
-			return nil, fmt.Errorf("params %s: the pattern is not a regular expression: %w", name, err)
-		}
-		form, err := regexp.Compile(`\A(?:` + pattern + `)\z`)
+		form, err := wholePattern(pattern)
 		if err != nil {
-			return nil, fmt.Errorf("params %s: the pattern does not end: %w", name, err)
+			return nil, fmt.Errorf("params %s: the pattern %w", name, err)
 		}
 		ps.declared[name] = &param{form: form, pattern: pattern}
 	}

@@ -110,6 +110,9 @@ func (p *Provider) token(fields map[string]any, a *tokenstore.Answer, prev token
 		AccessToken: access, RefreshToken: refresh, TokenType: tokenType,
 		IssuedAt: a.SentAt.UTC(), Generation: prev.Generation + 1,
 	}
+	if p.scheme != tokenstore.AuthOAuth2 {
+		refresh = secret.String{} // what renews it stays; RFC 6749 section 4.4.3 has none
+	}
 	if refresh.IsZero() {
 		t.RefreshToken = prev.RefreshToken
 		t.RefreshExpiresAt = prev.RefreshExpiresAt

@@ -15,25 +15,34 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/secret"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
 // Config says which client speaks to which provider.
 type Config struct {
 	Entry Entry // required, valid
-	// ClientID is the OAuth client identifier (RFC 6749 section 2.2). Required.
+	// Scheme is the auth scheme of the connections, one of tokenstore.AuthSchemes.
+	// Default: the first that the entry describes, OAUTH2 before all others.
+	Scheme string
+	// ClientID is the OAuth client identifier (RFC 6749 section 2.2). Required
+	// where there is a client, refused where there is none.
 	ClientID string
 	// ClientSecret is zero for a public client, which then names itself in the
 	// request's body whatever the entry's ClientAuth says.
 	ClientSecret secret.String
 	// RedirectURI is where the provider sends the browser back to, exactly as
-	// registered there. Required.
+	// registered there. Required for OAUTH2.
 	RedirectURI string
+	// Scopes are asked for where nobody is there to say which: by
+	// OAUTH2_CLIENT_CREDENTIALS and JWT_BEARER.
+	Scopes []string
 }
 
 // Provider is one client at one authorization server. It is safe for
@@ -44,6 +53,10 @@ type Provider struct {
 	params       *params   // what may fill them
 	unbound      bool      // nothing did yet
 	origin       *Provider // what For was called on; nil: nothing
+	scheme       string
+	scopes       []string
+	assertion    time.Duration // the life of one; zero: none is made
+	keyForm      *regexp.Regexp
 	title        string
 	privateHosts []string
 	clientID     string
@@ -65,18 +78,14 @@ func New(cfg Config) (*Provider, error) {
 	if err := e.Validate(); err != nil {
 		return nil, err
 	}
-	switch {
-	case cfg.ClientID == "":
-		return nil, errors.New("client_id is missing")
-	case cfg.RedirectURI == "":
-		return nil, errors.New("the redirect URI is missing")
-	case e.ClientAuth == AuthNone && !cfg.ClientSecret.IsZero():
-		return nil, errors.New("client_auth none does not go with a client_secret")
+	scheme := cmp.Or(cfg.Scheme, e.DefaultScheme())
+	if err := cfg.check(scheme); err != nil {
+		return nil, err
 	}
 	e.RevokeURL = strings.ReplaceAll(e.RevokeURL, clientIDVar, url.PathEscape(cfg.ClientID))
 	p := &Provider{
 		entry: e, template: e, http2: new(atomic.Bool), clientID: cfg.ClientID, clientSecret: cfg.ClientSecret, redirectURI: cfg.RedirectURI,
-		clientAuth: e.ClientAuth, transport: newTransport(e.AllowPrivate),
+		clientAuth: e.ClientAuth, transport: newTransport(e.AllowPrivate), scheme: scheme, scopes: cfg.Scopes,
 	}
 	var err error
 	if p.params, err = e.parseParams(); err != nil {
@@ -99,15 +108,34 @@ func New(cfg Config) (*Provider, error) {
 	if p.interval, err = e.Refresh.interval(); err != nil {
 		return nil, fmt.Errorf("refresh.interval: %w", err)
 	}
-	if cfg.ClientSecret.IsZero() {
+	if e.JWT != nil {
+		if p.assertion, err = e.JWT.life(); err != nil {
+			return nil, err
+		}
+	}
+	if p.keyForm, err = wholePattern(e.Key.Pattern); err != nil {
+		return nil, fmt.Errorf("key.pattern %w", err)
+	}
+	switch {
+	case !cfg.ClientSecret.IsZero():
+	case scheme == tokenstore.AuthJWTBearer: // the assertion says who asks
+		p.clientAuth = AuthOmit
+	default:
 		p.clientAuth = AuthNone
 	}
-	if e.discovered() {
-		p.discovery = &discovery{entry: e, transport: p.transport}
+	if p.discovers() {
+		p.discovery = &discovery{entry: e, transport: p.transport, browser: scheme == tokenstore.AuthOAuth2}
 	} else if p.clientAuth == "" {
 		p.clientAuth = AuthBasic
 	}
 	return p, nil
+}
+
+// discovers reports whether the endpoints that are needed have to be
+// discovered.
+func (p *Provider) discovers() bool {
+	return p.asks() && p.entry.Issuer != "" &&
+		(p.entry.TokenURL == "" || p.entry.AuthorizeURL == "" && p.scheme == tokenstore.AuthOAuth2)
 }
 
 // newTransport returns the transport of one Provider's own requests.
@@ -141,10 +169,10 @@ func (p *Provider) Close() {
 
 // endpoints are the URLs in force, by hand or by discovery.
 type endpoints struct {
-	authorize, token, revoke, introspect string
-	clientAuth                           string // one of the Auth constants
-	issuer                               string // empty: not known
-	issRequired                          bool   // RFC 9207 section 2.3
+	authorize, token, revoke, introspect, device string
+	clientAuth                                   string // one of the Auth constants
+	issuer                                       string // empty: not known
+	issRequired                                  bool   // RFC 9207 section 2.3
 }
 
 // endpoints returns the provider's endpoints; those given by hand win.
@@ -154,7 +182,7 @@ func (p *Provider) endpoints(ctx context.Context) (endpoints, error) {
 	}
 	ep := endpoints{
 		authorize: p.entry.AuthorizeURL, token: p.entry.TokenURL, revoke: p.entry.RevokeURL,
-		introspect: p.entry.IntrospectURL, clientAuth: p.clientAuth, issuer: p.entry.Issuer,
+		introspect: p.entry.IntrospectURL, device: p.entry.DeviceURL, clientAuth: p.clientAuth, issuer: p.entry.Issuer,
 	}
 	if p.discovery == nil {
 		return ep, nil
@@ -172,6 +200,7 @@ func (p *Provider) endpoints(ctx context.Context) (endpoints, error) {
 	fill(&ep.token, md.token)
 	fill(&ep.revoke, md.revoke)
 	fill(&ep.introspect, md.introspect)
+	fill(&ep.device, md.device)
 	ep.issRequired = md.issRequired
 	if ep.clientAuth == "" {
 		if ep.clientAuth, err = clientAuthOf(md.authMethods); err != nil {
@@ -218,15 +247,12 @@ func (p *Provider) DeclaredScopes() []string { return slices.Clone(p.entry.Scope
 // the catalogue does not say.
 func (p *Provider) ScopeText(scope string) string { return p.entry.ScopeTexts[scope] }
 
-// Inject returns the request header that carries the access token to the API,
-// and what stands before the token in it (RFC 6750 section 2.1).
-func (p *Provider) Inject() (header, prefix string) { return "Authorization", "Bearer " }
-
 // Grace reports whether a refresh token that was redeemed is taken again, for a
 // while or always, so that a refresh whose outcome is unknown may be repeated
-// at once.
+// at once. A key that signs, and our own client's secret, are never spent.
 func (p *Provider) Grace() bool {
-	return p.entry.Refresh.Rotation == RotationGrace || p.entry.Refresh.Rotation == RotationNone
+	return p.scheme == tokenstore.AuthClientCredentials || p.scheme == tokenstore.AuthJWTBearer ||
+		p.entry.Refresh.Rotation == RotationGrace || p.entry.Refresh.Rotation == RotationNone
 }
 
 // Pace returns how many refreshes the provider takes at the same time, and the

@@ -14,8 +14,16 @@ import (
 
 // Revoke asks the provider once to end t (RFC 7009): its refresh token, with
 // which the access token goes, or else its access token. The error wraps
-// errors.ErrUnsupported if the provider has no way to do it.
+// errors.ErrUnsupported if the provider has no way to do it, or the credential
+// was not its to give: a key, a password, a token made by hand. What stands in
+// the refresh token's place, a private key or our own client, is never sent.
 func (p *Provider) Revoke(ctx context.Context, t tokenstore.Token) error {
+	if !p.asks() {
+		return fmt.Errorf("revoking: a credential of auth scheme %s ends at the provider: %w", p.scheme, errors.ErrUnsupported)
+	}
+	if renewedBy(t.RefreshToken) != tokenstore.AuthOAuth2 {
+		t.RefreshToken = secret.String{}
+	}
 	ctx, cancel := context.WithTimeout(ctx, RequestLimit)
 	defer cancel()
 	ep, err := p.endpoints(ctx)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -42,15 +43,14 @@ func (p *Provider) Exchange(ctx context.Context, code, codeVerifier secret.Strin
 	return a, nil
 }
 
-// Refresh redeems t's refresh token (RFC 6749 section 6): one POST, whatever
+// Refresh redeems t's refresh token (RFC 6749 section 6), or asks for the next
+// access token with what stands in its place: our own client (section 4.4), or
+// an assertion that the key signs (RFC 7523 section 2.1). One POST, whatever
 // happens. The answer is not looked at. The errors are those of Exchange.
 func (p *Provider) Refresh(ctx context.Context, t tokenstore.Token) (tokenstore.Answer, error) {
-	if t.RefreshToken.IsZero() {
-		return tokenstore.Answer{}, fmt.Errorf("token refresh: %w: there is no refresh token", tokenstore.ErrNotSent)
-	}
-	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {t.RefreshToken.Reveal()}}
-	if p.entry.Refresh.SendScope && len(t.Scopes) > 0 {
-		form.Set("scope", strings.Join(t.Scopes, p.scopeSeparator()))
+	form, err := p.renewal(ctx, &t)
+	if err != nil {
+		return tokenstore.Answer{}, fmt.Errorf("token refresh: %w: %w", tokenstore.ErrNotSent, err)
 	}
 	a, err := p.askToken(ctx, form)
 	if err != nil {
@@ -59,12 +59,56 @@ func (p *Provider) Refresh(ctx context.Context, t tokenstore.Token) (tokenstore.
 	return a, nil
 }
 
+// renewal returns the request that renews t. What renews it has to be of this
+// scheme: a connection may be older than the scheme of its integration, and a
+// key must not go where a refresh token does.
+func (p *Provider) renewal(ctx context.Context, t *tokenstore.Token) (url.Values, error) {
+	scheme := renewedBy(t.RefreshToken)
+	switch {
+	case t.RefreshToken.IsZero():
+		return nil, errors.New("there is no refresh token")
+	case scheme != p.scheme:
+		return nil, fmt.Errorf("the credential is of auth scheme %s, and the integration of %s", scheme, p.scheme)
+	case scheme == tokenstore.AuthJWTBearer:
+		return p.assert(ctx, t.RefreshToken)
+	case scheme == tokenstore.AuthClientCredentials:
+		form := url.Values{"grant_type": {"client_credentials"}}
+		if len(p.scopes) > 0 {
+			form.Set("scope", strings.Join(p.scopes, p.scopeSeparator()))
+		}
+		return form, nil
+	}
+	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {t.RefreshToken.Reveal()}}
+	if p.entry.Refresh.SendScope && len(t.Scopes) > 0 {
+		form.Set("scope", strings.Join(t.Scopes, p.scopeSeparator()))
+	}
+	return form, nil
+}
+
+// renewedBy returns the auth scheme of a credential by what renews it.
+func renewedBy(refresh secret.String) string {
+	switch {
+	case refresh.Equal(tokenstore.ClientCredentials):
+		return tokenstore.AuthClientCredentials
+	case isKeyText(refresh):
+		return tokenstore.AuthJWTBearer
+	}
+	return tokenstore.AuthOAuth2
+}
+
+// askToken sends a request for a token, with what the entry adds to all of them.
 func (p *Provider) askToken(ctx context.Context, form url.Values) (tokenstore.Answer, error) {
+	for name, value := range p.entry.TokenParams {
+		form.Set(name, value)
+	}
 	ctx, cancel := context.WithTimeout(ctx, RequestLimit)
 	defer cancel()
 	ep, err := p.endpoints(ctx)
 	if err != nil {
 		return tokenstore.Answer{}, fmt.Errorf("%w: %w", tokenstore.ErrNotSent, err)
+	}
+	if ep.token == "" {
+		return tokenstore.Answer{}, fmt.Errorf("%w: auth scheme %s has no token endpoint", tokenstore.ErrNotSent, p.scheme)
 	}
 	return p.send(ctx, request{method: http.MethodPost, url: ep.token, clientAuth: ep.clientAuth, form: form})
 }
@@ -72,8 +116,9 @@ func (p *Provider) askToken(ctx context.Context, form url.Values) (tokenstore.An
 // request is one request with the client's proof on it.
 type request struct {
 	method, url, clientAuth string
-	form                    url.Values
-	json                    bool // the form's values as a JSON object
+	form                    url.Values  // none for GET
+	header                  http.Header // beside its own
+	json                    bool        // the form's values as a JSON object
 }
 
 // send sends r once and returns the whole answer, of whatever status. It goes
@@ -147,8 +192,12 @@ func (p *Provider) build(ctx context.Context, r request) (*http.Request, *onceBo
 	if err != nil {
 		return nil, nil, errors.New("the endpoint is not a URL")
 	}
-	req.ContentLength = int64(len(text))
-	req.Header.Set("Content-Type", contentType)
+	if req.ContentLength = int64(len(text)); r.method == http.MethodGet {
+		req.Body = http.NoBody
+	} else {
+		req.Header.Set("Content-Type", contentType)
+	}
+	maps.Copy(req.Header, r.header)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "lanyard")
 	if user != "" {

@@ -21,6 +21,15 @@ var ownParams = []string{
 	"client_id", "code_challenge", "code_challenge_method", "redirect_uri", "response_type", "scope", "state",
 }
 
+// Parameters of requests for a token that are Lanyard's own.
+var ownTokenParams = []string{
+	"assertion", "client_id", "client_secret", "code", "code_verifier", "device_code", "grant_type", "redirect_uri",
+	"refresh_token", "scope",
+}
+
+// errNoEndpoints is the mistake in an entry whose endpoints nobody can know.
+var errNoEndpoints = errors.New("endpoints are missing: give authorize_url and token_url, or issuer")
+
 // errorCode is the form of a listed error code, and of one that is shown.
 var errorCode = regexp.MustCompile(`^[a-z0-9_.-]{1,64}$`)
 
@@ -33,8 +42,11 @@ func (e Entry) Validate() error {
 	if e.APIURL == "" {
 		return errors.New("api_url is missing: the base URL of the API that requests are proxied to")
 	}
-	if e.Issuer == "" && (e.AuthorizeURL == "" || e.TokenURL == "") {
-		return errors.New("endpoints are missing: give authorize_url and token_url, or issuer")
+	if e.Issuer == "" && e.TokenURL == "" && (e.AuthorizeURL != "" || e.DeviceURL != "" || e.JWT != nil) {
+		return errNoEndpoints
+	}
+	if err := e.checkAccountHost(); err != nil {
+		return err
 	}
 	e, err := e.probed()
 	if err != nil {
@@ -49,6 +61,8 @@ func (e Entry) Validate() error {
 		{"token_url", e.TokenURL, true},
 		{"revoke_url", e.RevokeURL, true},
 		{"introspect_url", e.IntrospectURL, true},
+		{"device_url", e.DeviceURL, true},
+		{"account.url", e.Account.URL, true},
 		{"api_url", e.APIURL, false},
 	} {
 		if u.value == "" {
@@ -62,7 +76,9 @@ func (e Entry) Validate() error {
 			return fmt.Errorf("%s must not have a query", u.word)
 		}
 	}
-	for _, check := range []func() error{e.checkHosts, e.checkWords, e.checkLists, e.checkAuthorize, e.checkLives} {
+	for _, check := range []func() error{
+		e.checkHosts, e.checkWords, e.checkLists, e.checkAuthorize, e.checkLives, e.checkKey, e.checkHelp, e.checkJWT, e.checkAccount,
+	} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -223,6 +239,11 @@ func (e Entry) checkAuthorize() error {
 	for _, own := range ownParams {
 		if _, ok := e.Authorize.Params[own]; ok {
 			return fmt.Errorf("authorize.params %q is set by Lanyard itself", own)
+		}
+	}
+	for _, own := range ownTokenParams {
+		if _, ok := e.TokenParams[own]; ok {
+			return fmt.Errorf("token_params %q is set by Lanyard itself", own)
 		}
 	}
 	if err := checkAuthorizeQuery(e.AuthorizeURL); err != nil {

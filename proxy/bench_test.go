@@ -20,6 +20,10 @@ type oneGrant struct{ g *tokenstore.Grant }
 
 func (o oneGrant) Find(context.Context, string) (*tokenstore.Grant, error) { return o.g, nil }
 
+func (o oneGrant) FindUser(context.Context, string, string) (*tokenstore.Grant, error) {
+	return o.g, nil
+}
+
 func (o oneGrant) Token(context.Context, *tokenstore.Grant) (*tokenstore.Grant, error) {
 	return o.g, nil
 }

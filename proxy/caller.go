@@ -18,8 +18,9 @@ const minKeyLength = 32
 
 // caller is what a request says about who sends it and for which connection.
 type caller struct {
-	key secret.String
-	id  string
+	key    secret.String
+	id     string
+	userID string
 	// slot is the header that named both, where that is not Authorization.
 	slot string
 	// spare are further headers with this key and connection: an SDK may send
@@ -51,16 +52,14 @@ func readCaller(h http.Header, pathID string) (caller, *guard.Problem) {
 	var c caller
 	c.one(h["Lanyard-Key"], c.addKey)
 	c.one(h["Connection-Id"], c.addID)
+	c.one(h["User-Id"], func(userID string) { c.userID = userID })
 	c.one(h["Authorization"], c.addAuthorization)
 	if pathID != "" {
 		c.addID(pathID)
 	}
 	c.findSlots(h)
 	if c.ambiguous {
-		return c, &guard.Problem{
-			Status: http.StatusBadRequest, Code: "connection_ambiguous",
-			Detail: "The request names two connections or two keys. Name one, in one place.",
-		}
+		return c, problemAmbiguous()
 	}
 	return c, nil
 }

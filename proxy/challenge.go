@@ -1,23 +1,107 @@
 package proxy
 
 import (
+	"context"
 	"iter"
 	"net/http"
+	"slices"
 	"strings"
+)
+
+const (
+	// maxMissing bounds how many scopes an app is told that it lacks.
+	maxMissing = 50
+	// maxScope is the longest scope that is told, in bytes.
+	maxScope = 200
 )
 
 // insufficientScope reports whether a 401 says that the token is good and may
 // not do this (RFC 6750 section 3.1): another token of the same grant would be
 // refused as well.
 func insufficientScope(h http.Header) bool {
+	_, ok := scopeChallenge(h)
+	return ok
+}
+
+// scopeChallenge reports whether an answer says so, and returns the scopes that
+// it names as necessary.
+func scopeChallenge(h http.Header) (scopes []string, ok bool) {
 	for _, value := range h["Www-Authenticate"] {
+		var named []string
+		lacking := false
 		for name, param := range authParams(value) {
-			if strings.EqualFold(name, "error") && param == "insufficient_scope" {
-				return true
+			switch {
+			case strings.EqualFold(name, "error"):
+				lacking = lacking || param == "insufficient_scope"
+			case strings.EqualFold(name, "scope"):
+				named = append(named, strings.Fields(param)...)
 			}
 		}
+		if lacking {
+			return named, true
+		}
 	}
-	return false
+	return nil, false
+}
+
+// hintScopes adds to a provider's answer that says so which scopes the
+// connection lacks, and a link by which its user can grant them.
+func (h *Handler) hintScopes(ctx context.Context, c *call, res *http.Response) {
+	if res.StatusCode != http.StatusForbidden && res.StatusCode != http.StatusUnauthorized {
+		return
+	}
+	named, ok := scopeChallenge(res.Header)
+	if !ok {
+		return
+	}
+	res.Header.Set("Lanyard-Hint", "insufficient_scope")
+	missing := c.missing(named)
+	if len(missing) == 0 {
+		return
+	}
+	res.Header.Set("Lanyard-Missing-Scopes", strings.Join(missing, " "))
+	if h.cfg.ConnectURL == nil || !slices.ContainsFunc(missing, c.upstream.mayAsk) {
+		return
+	}
+	var ask []string
+	for _, scope := range slices.Concat(c.grant.Requested, missing) {
+		if c.upstream.mayAsk(scope) && !slices.Contains(ask, scope) {
+			ask = append(ask, scope)
+		}
+	}
+	if link := h.cfg.ConnectURL(ctx, c.grant, ask); link != "" {
+		res.Header.Set("Lanyard-Connect-Url", link)
+	}
+}
+
+// missing returns the scopes that the connection lacks of those that a provider
+// has named, or of those that were asked for where that tells nothing.
+func (c *call) missing(named []string) []string {
+	if lacks := c.lacks(named); len(lacks) > 0 {
+		return lacks
+	}
+	return c.lacks(c.grant.Requested)
+}
+
+func (c *call) lacks(scopes []string) []string {
+	var lacks []string
+	for _, scope := range scopes {
+		if isScope(scope) && !slices.Contains(c.grant.Token.Scopes, scope) && !slices.Contains(lacks, scope) && len(lacks) < maxMissing {
+			lacks = append(lacks, scope)
+		}
+	}
+	return lacks
+}
+
+// isScope reports whether s has the form of a scope (RFC 6749 section 3.3).
+func isScope(s string) bool {
+	return s != "" && len(s) <= maxScope &&
+		strings.IndexFunc(s, func(r rune) bool { return r < '!' || r > '~' || r == '"' || r == '\\' }) < 0
+}
+
+// mayAsk reports whether a scope may be asked for.
+func (up *Upstream) mayAsk(scope string) bool {
+	return len(up.Scopes) == 0 || slices.Contains(up.Scopes, scope)
 }
 
 // authParams yields the parameters of all challenges in a WWW-Authenticate

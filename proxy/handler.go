@@ -32,6 +32,9 @@ type Grants interface {
 	// Find returns the connection with this ID. It returns an error that wraps
 	// tokenstore.ErrNotFound, ErrCorrupt or ErrUnavailable.
 	Find(ctx context.Context, id string) (*tokenstore.Grant, error)
+	// FindUser returns the connection of a user at an integration: the newest
+	// that can be used, else the newest. Its errors are Find's.
+	FindUser(ctx context.Context, integration, userID string) (*tokenstore.Grant, error)
 	// Token returns g with a token that the provider should take, waiting for
 	// a refresh if it must. It returns an error that wraps
 	// tokenstore.ErrReconnect, ErrNotActive or *UnavailableError.
@@ -66,14 +69,19 @@ type Upstream struct {
 	Hosts []string
 	// Header carries the token, after Prefix: "Authorization" and "Bearer ".
 	Header, Prefix string
+	// Query is the name of the query parameter that carries the token. Empty:
+	// Header does.
+	Query string
+	// Scopes are those that may be asked for. Empty: any.
+	Scopes []string
 }
 
 // Config is what a Handler or a Transport is made of.
 type Config struct {
 	Grants Grants
 	// Upstream returns the upstream of a connection, or as a code why there is
-	// none: tokenstore.ReasonIntegrationMissing or ReasonInvalidParameter. It is
-	// asked for every request and must not block.
+	// none: tokenstore.ReasonIntegrationMissing, ReasonInvalidParameter or
+	// ReasonSchemeChanged. It is asked for every request and must not block.
 	Upstream func(g *tokenstore.Grant) (up *Upstream, reason string)
 	// Clients may call the proxy. Required unless Open.
 	Clients []Client
@@ -109,9 +117,9 @@ type Config struct {
 	// Transport reaches the upstreams. It must not decompress, use a proxy of
 	// the environment unasked, or follow redirects. Required.
 	Transport http.RoundTripper
-	// ConnectURL returns a link by which the user can connect g again, or "".
-	// Optional.
-	ConnectURL func(ctx context.Context, g *tokenstore.Grant) string
+	// ConnectURL returns a link by which the user can connect g again, or "". With
+	// scopes it is for these, and for a connection that is ACTIVE, too. Optional.
+	ConnectURL func(ctx context.Context, g *tokenstore.Grant, scopes []string) string
 	// Logger. Default: none.
 	Logger *zap.Logger
 }
@@ -235,10 +243,17 @@ func (h *Handler) open(ctx context.Context, c *call, pathID string) *guard.Probl
 	if p := h.authorize(c, named.key); p != nil {
 		return p
 	}
-	if c.id == "" {
-		return problemConnectionRequired()
+	switch {
+	case c.id != "" && (named.userID == "" || h.cfg.Integration == ""): // where a user names nothing
+		p = h.find(ctx, c)
+	case c.id != "":
+		p = h.findBoth(ctx, c, named.userID)
+	case named.userID != "":
+		p = h.findUser(ctx, c, named.userID)
+	default:
+		p = problemConnectionRequired()
 	}
-	if p := h.find(ctx, c); p != nil {
+	if p != nil {
 		return p
 	}
 	// A header like X-Api-Key names a connection only where it is this
@@ -268,12 +283,55 @@ func (h *Handler) find(ctx context.Context, c *call) *guard.Problem {
 		_, _ = h.cfg.Grants.Find(ctx, tokenstore.NewID())
 		return problemNotFound()
 	}
-	up, reason := h.cfg.Upstream(g)
+	return h.use(ctx, c)
+}
+
+// use refuses a connection that was found and can't be used.
+func (h *Handler) use(ctx context.Context, c *call) *guard.Problem {
+	up, reason := h.cfg.Upstream(c.grant)
 	if reason != "" {
 		return problemNoUpstream(reason)
 	}
 	c.upstream = up
-	return h.unusable(ctx, g)
+	return h.unusable(ctx, c.grant)
+}
+
+// findUser is find for a request that names a user of the only integration.
+func (h *Handler) findUser(ctx context.Context, c *call, userID string) *guard.Problem {
+	if h.cfg.Integration == "" {
+		return problemUserNeedsIntegration()
+	}
+	asked := userID
+	if c.reason = c.client.allows(&tokenstore.Grant{Integration: h.cfg.Integration, UserID: userID}); c.reason != "" {
+		asked = tokenstore.NewID() // nobody's: it costs what a user costs who is not there
+	}
+	g, err := h.cfg.Grants.FindUser(ctx, h.cfg.Integration, asked)
+	switch {
+	case c.reason != "":
+		return problemNotFound()
+	case err != nil:
+		return h.problemOf(ctx, err, &tokenstore.Grant{Integration: h.cfg.Integration, UserID: userID})
+	}
+	c.id, c.grant = g.ConnectionID, g
+	return h.use(ctx, c)
+}
+
+// findBoth is find for a request that names a connection and a user: they have
+// to name the same.
+func (h *Handler) findBoth(ctx context.Context, c *call, userID string) *guard.Problem {
+	if p := h.find(ctx, c); p != nil {
+		return p
+	}
+	if c.grant.UserID == userID {
+		g, err := h.cfg.Grants.FindUser(ctx, c.grant.Integration, userID)
+		switch {
+		case err != nil:
+			return h.problemOf(ctx, err, c.grant)
+		case g.ConnectionID == c.id:
+			return nil
+		}
+	}
+	return problemAmbiguous()
 }
 
 // fetchToken replaces the grant of c by one whose token can be sent, if the

@@ -51,7 +51,9 @@ type fakeGrants struct {
 	onRenew  func()
 	uses     map[uint64]*tokenstore.Uses // :: generation → who has used it
 	asked    []string                    // the IDs that Find was asked for
-	watched  map[string][]chan struct{}  // :: connection ID → what end closes
+	// askedUsers are those that FindUser was asked for.
+	askedUsers []string
+	watched    map[string][]chan struct{} // :: connection ID → what end closes
 }
 
 func (f *fakeGrants) Watch(id string) (ended <-chan struct{}, stop func()) {
@@ -106,6 +108,20 @@ func (f *fakeGrants) Find(_ context.Context, id string) (*tokenstore.Grant, erro
 		return nil, fmt.Errorf("finding connection: %w", tokenstore.ErrNotFound)
 	}
 	return &g, nil
+}
+
+// FindUser returns the connection with the greatest ID.
+func (f *fakeGrants) FindUser(ctx context.Context, integration, userID string) (*tokenstore.Grant, error) {
+	f.mu.Lock()
+	f.askedUsers = append(f.askedUsers, userID)
+	newest := ""
+	for id, g := range f.grants {
+		if g.Integration == integration && g.UserID == userID && id > newest {
+			newest = id
+		}
+	}
+	f.mu.Unlock()
+	return f.Find(ctx, newest)
 }
 
 func (f *fakeGrants) Token(_ context.Context, g *tokenstore.Grant) (*tokenstore.Grant, error) {
@@ -203,8 +219,12 @@ func newConfig(t *testing.T, api string, changes ...change) (proxy.Config, *rig)
 		Clients:   []proxy.Client{{Key: guard.Key{Name: "app", Value: secret.New(clientKey)}}},
 		APIKeys:   []guard.Key{{Name: "api", Value: secret.New(apiKey)}},
 		Transport: transport,
-		ConnectURL: func(_ context.Context, g *tokenstore.Grant) string {
-			return "https://connect.test/connect?connection_id=" + g.ConnectionID
+		ConnectURL: func(_ context.Context, g *tokenstore.Grant, scopes []string) string {
+			link := "https://connect.test/connect?connection_id=" + g.ConnectionID
+			if len(scopes) > 0 {
+				link += "&scopes=" + strings.Join(scopes, "+")
+			}
+			return link
 		},
 		Logger: zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(r.logged), zapcore.DebugLevel)),
 	}

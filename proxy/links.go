@@ -23,9 +23,12 @@ func mapValues(h http.Header, name string, f func(string) string) {
 	}
 }
 
-// turnBackLinks turns the targets of a Link header (RFC 8288 section 3) back
-// and leaves every other byte of it.
-func (c *call) turnBackLinks(value string) string {
+// turnBackLinks turns the targets of a Link header back.
+func (c *call) turnBackLinks(value string) string { return mapLinks(value, c.turnBackURL) }
+
+// mapLinks replaces the targets of a Link header (RFC 8288 section 3) by what f
+// makes of them and leaves every other byte of it.
+func mapLinks(value string, f func(string) string) string {
 	var b strings.Builder
 	for rest := value; ; {
 		start := strings.IndexByte(rest, '<')
@@ -36,7 +39,7 @@ func (c *call) turnBackLinks(value string) string {
 			return b.String()
 		}
 		b.WriteString(rest[:start+1])
-		b.WriteString(c.turnBackURL(rest[start+1 : end]))
+		b.WriteString(f(rest[start+1 : end]))
 		params := rest[end:]
 		n := paramsLength(params)
 		b.WriteString(params[:n])

@@ -50,6 +50,20 @@ func problemConnectionRequired() *guard.Problem {
 	}
 }
 
+func problemUserNeedsIntegration() *guard.Problem {
+	p := problemConnectionRequired()
+	p.Detail = "A user may have connections at several integrations: `User-Id` names one only at a proxy that is bound to an integration " +
+		"(`lanyard_proxy /github/* github`). Send `Connection-Id: conn_…`."
+	return p
+}
+
+func problemAmbiguous() *guard.Problem {
+	return &guard.Problem{
+		Status: http.StatusBadRequest, Code: "connection_ambiguous",
+		Detail: "The request names two connections or two keys. Name one, in one place.",
+	}
+}
+
 // problemNotFound is one answer for all: unknown, deleted, another's.
 func problemNotFound() *guard.Problem {
 	return &guard.Problem{
@@ -72,8 +86,11 @@ func problemNoUpstream(reason string) *guard.Problem {
 		Detail: "The connection's integration is not in Lanyard's configuration.",
 		Extra:  map[string]any{"reason": reason},
 	}
-	if reason == tokenstore.ReasonInvalidParameter {
+	switch reason {
+	case tokenstore.ReasonInvalidParameter:
 		p.Detail = "The connection's parameters are not of the form that its integration's URLs have now."
+	case tokenstore.ReasonSchemeChanged:
+		p.Detail = "The connection's integration has another auth scheme now: connect again."
 	}
 	return p
 }
@@ -118,7 +135,7 @@ func (h *Handler) problemReconnect(ctx context.Context, g *tokenstore.Grant) *gu
 func (h *Handler) withConnectURL(ctx context.Context, g *tokenstore.Grant, reason string) map[string]any {
 	extra := map[string]any{"reason": reason}
 	if h.cfg.ConnectURL != nil {
-		if link := h.cfg.ConnectURL(ctx, g); link != "" {
+		if link := h.cfg.ConnectURL(ctx, g, nil); link != "" {
 			extra["connect_url"] = link
 		}
 	}

@@ -145,7 +145,6 @@ func Test401PassesOn(t *testing.T) {
 		prepare   func(*fakeGrants)
 		renewed   bool
 	}{
-		{"insufficient scope", `Bearer realm="x", error="insufficient_scope", scope="repo"`, nil, false},
 		{"not renewed", `Bearer error="invalid_token"`, func(f *fakeGrants) { f.renewErr = tokenstore.ErrNotRenewed }, true},
 		{"token endpoint down", "", func(f *fakeGrants) {
 			f.renewErr = &tokenstore.UnavailableError{RetryAfter: time.Second, Cause: errors.New("down")}

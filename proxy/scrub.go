@@ -32,6 +32,8 @@ type scrubber struct {
 	start [256]bool // :: byte → a form may begin with it, escaped or not
 	count int       // how many were masked
 	work  int       // how many bytes may yet be compared
+	// headersOnly leaves bodies as they are.
+	headersOnly bool
 }
 
 // add has a token masked as well.
@@ -82,7 +84,7 @@ func (s *scrubber) header(h http.Header) {
 
 // body returns the body of res with the tokens masked, if it is a text.
 func (s *scrubber) body(res *http.Response) io.ReadCloser {
-	if s == nil || !isText(res.Header) {
+	if s == nil || s.headersOnly || !isText(res.Header) {
 		return res.Body
 	}
 	s.work = scrubWork * scrubbed

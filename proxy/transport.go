@@ -21,6 +21,14 @@ const maxDrain = 64 << 10
 // token, it is renewed and the request is sent once more; the second answer is
 // final. The error is a *refusalError if the connection turns out to be dead.
 func (h *Handler) send(out *http.Request, c *call) (*http.Response, error) {
+	res, err := h.sendRenewed(out, c)
+	if err == nil {
+		h.hintScopes(out.Context(), c, res)
+	}
+	return res, err
+}
+
+func (h *Handler) sendRenewed(out *http.Request, c *call) (*http.Response, error) {
 	res, err := h.attempt(out, c)
 	if err != nil || res.StatusCode != http.StatusUnauthorized || insufficientScope(res.Header) {
 		return res, err
@@ -54,7 +62,7 @@ func (h *Handler) send(out *http.Request, c *call) (*http.Response, error) {
 func (h *Handler) attempt(out *http.Request, c *call) (*http.Response, error) {
 	req := out.WithContext(out.Context())
 	req.Header = maps.Clone(out.Header)
-	req.Header.Set(c.upstream.Header, c.upstream.Prefix+c.grant.Token.AccessToken.Reveal())
+	c.attach(req)
 	if c.body != nil {
 		var fill func()
 		req.Trailer, fill = trailers(c.in, c.upstream.Header)
@@ -74,17 +82,18 @@ func (h *Handler) attempt(out *http.Request, c *call) (*http.Response, error) {
 		req.GetBody = begin
 	}
 	h.noteUse(out.Context(), c)
-	if h.cfg.Scrub {
-		if c.echo == nil {
-			c.echo = new(scrubber)
-		}
-		c.echo.add(c.grant.Token.AccessToken)
+	if h.cfg.Scrub || c.upstream.Query != "" {
+		c.mask(!h.cfg.Scrub)
 	}
+	req, hd := c.hide(req)
 	res, err := h.cfg.Transport.RoundTrip(req)
 	if err != nil {
-		return nil, err
+		return nil, hd.error(err)
 	}
 	removeOwn(res.Header)
+	if hd != nil {
+		hd.clean(res.Header, c.echo)
+	}
 	return res, nil
 }
 
@@ -134,10 +143,14 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if refused, ok := errors.AsType[*refusalError](err); ok {
 		return response(req, refused.problem), nil
 	}
-	if err == nil && res.StatusCode == http.StatusSwitchingProtocols {
+	if err != nil {
+		return nil, err
+	}
+	res.Request = req // which has no credential
+	if res.StatusCode == http.StatusSwitchingProtocols {
 		t.watch(c, res)
 	}
-	return res, err
+	return res, nil
 }
 
 // watch has the connection of a switch to another protocol closed once its

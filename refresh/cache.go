@@ -3,6 +3,7 @@ package refresh
 import (
 	"hash/maphash"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -173,7 +174,9 @@ func (s *shard) keep(id string, limit int) *entry {
 func grantOf(c *tokenstore.Connection) *tokenstore.Grant {
 	g := &tokenstore.Grant{
 		ConnectionID: c.ID, Integration: c.Integration, UserID: c.UserID, Params: maps.Clone(c.Params),
-		Status: c.Status, StatusReason: c.StatusReason, Disabled: c.Disabled, Token: c.Token.Clone(),
+		AuthScheme: c.AuthScheme,
+		Status:     c.Status, StatusReason: c.StatusReason, Disabled: c.Disabled, Token: c.Token.Clone(),
+		Requested: slices.Clone(c.RequestedScopes),
 		Renewable: !c.Token.RefreshToken.IsZero(), Uses: new(tokenstore.Uses),
 		SeenAt: time.Now(), SeenWall: wallNow().Round(0),
 	}

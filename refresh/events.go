@@ -3,7 +3,6 @@ package refresh
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -64,8 +63,7 @@ func failureCode(cause error) string {
 // by somebody brings.
 func tellRenewed(cur *tokenstore.Connection, next *tokenstore.Token, by tokenstore.Actor) {
 	cur.Happened(tokenstore.Event{Type: tokenstore.EventRefreshed, Actor: by})
-	before, after := slices.Sorted(slices.Values(cur.Token.Scopes)), slices.Sorted(slices.Values(next.Scopes))
-	if !slices.Equal(before, after) {
+	if !cur.Token.SameScopes(next) {
 		cur.Happened(tokenstore.Event{Type: tokenstore.EventScopes, Actor: by})
 	}
 }

@@ -68,6 +68,7 @@ const forcedPause = time.Minute
 type Refresher struct {
 	cfg     Config
 	cache   *cache
+	users   *users
 	store   tokenstore.Store // the write-through one
 	watches watches
 
@@ -91,7 +92,7 @@ func New(cfg Config) *Refresher {
 		cfg.CacheSize = defaultCacheSize
 	}
 	r := &Refresher{
-		cfg: cfg, cache: newCache(cfg.CacheSize),
+		cfg: cfg, cache: newCache(cfg.CacheSize), users: newUsers(cfg.CacheSize),
 		work: map[string]*work{}, lanes: map[string]*lane{}, damaged: map[string]bool{},
 	}
 	r.store = watched{Store: cfg.Store, r: r}

@@ -148,9 +148,14 @@ func (r *rig) start() { r.startOver(r.store) }
 
 // startOver is start with another view of the store.
 func (r *rig) startOver(store tokenstore.Store) {
+	r.startWith(store, func() refresh.Provider { return r.prov })
+}
+
+// startWith is startOver with another view of the provider.
+func (r *rig) startWith(store tokenstore.Store, prov func() refresh.Provider) {
 	ref := refresh.New(refresh.Config{
 		Store: store, Logger: zap.NewNop(),
-		Provider: func(name string, _ map[string]string) (refresh.Provider, bool) { return r.prov, name == "acme" },
+		Provider: func(name string, _ map[string]string) (refresh.Provider, bool) { return prov(), name == "acme" },
 	})
 	r.Refresher = ref
 	r.t.Cleanup(func() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
@@ -76,24 +77,48 @@ func (w watched) Connection(ctx context.Context, id string) (tokenstore.Connecti
 	return c, err
 }
 
+// CreateConnection implements tokenstore.Store.
+func (w watched) CreateConnection(ctx context.Context, c tokenstore.Connection) (tokenstore.Connection, error) {
+	if err := ctx.Err(); err != nil {
+		return tokenstore.Connection{}, err
+	}
+	key := keyOf(&c)
+	c, err := w.Store.CreateConnection(context.WithoutCancel(ctx), c)
+	if err != nil {
+		w.r.users.drop(key)
+		return c, err
+	}
+	w.r.users.put(&c)
+	return c, nil
+}
+
 // UpdateConnection implements tokenstore.Store.
 func (w watched) UpdateConnection(ctx context.Context, id string, change func(*tokenstore.Connection) error) (tokenstore.Connection, error) {
-	c, err := w.Store.UpdateConnection(context.WithoutCancel(ctx), id, change)
+	var of atomic.Pointer[userKey] // whose it is
+	c, err := w.Store.UpdateConnection(context.WithoutCancel(ctx), id, func(c *tokenstore.Connection) error {
+		of.Store(new(keyOf(c)))
+		return change(c)
+	})
 	if err != nil {
 		w.r.cache.drop(id)
+		if key := of.Load(); key != nil {
+			w.r.users.drop(*key)
+		}
 		if errors.Is(err, tokenstore.ErrCorrupt) {
 			w.r.noteDamage(ctx, id)
 		}
 		return c, err
 	}
 	w.r.cache.put(&c)
+	w.r.users.put(&c)
 	if usable(c.Status, c.Disabled) != nil {
 		w.r.watches.end(id)
 	}
 	return c, nil
 }
 
-// DeleteConnection implements tokenstore.Store.
+// DeleteConnection implements tokenstore.Store. A user whose connection it was is
+// looked for anew when the connection isn't found.
 func (w watched) DeleteConnection(ctx context.Context, id string, news ...tokenstore.Event) (tokenstore.Connection, error) {
 	c, err := w.Store.DeleteConnection(context.WithoutCancel(ctx), id, news...)
 	w.r.cache.drop(id)

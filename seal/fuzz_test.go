@@ -74,6 +74,13 @@ func FuzzOpenEvent(f *testing.F) {
 	fuzzOpen(f, ks, sealed, err, func(b []byte) error { _, err := ks.OpenEvent(b, ad); return err })
 }
 
+func FuzzOpenNote(f *testing.F) {
+	_, ks := newKeyset(f)
+	n := storetest.FullNote()
+	sealed, err := ks.SealNote(&n, ad)
+	fuzzOpen(f, ks, sealed, err, func(b []byte) error { _, err := ks.OpenNote(b, ad); return err })
+}
+
 func FuzzOpenBytes(f *testing.F) {
 	_, ks := newKeyset(f)
 	sealed, err := ks.SealBytes([]byte("an engine's secret"), ad)
@@ -100,10 +107,11 @@ func FuzzRecord(f *testing.F) {
 		}
 		f.Add(plain)
 	}
-	c, flow, e := storetest.FullConnection(), storetest.FullFlow(), storetest.FullEvent()
+	c, flow, e, n := storetest.FullConnection(), storetest.FullFlow(), storetest.FullEvent(), storetest.FullNote()
 	inside(ks.SealConnection(&c, ad))
 	inside(ks.SealFlow(&flow, ad))
 	inside(ks.SealEvent(&e, ad))
+	inside(ks.SealNote(&n, ad))
 	f.Add([]byte("\x01{}"))
 	f.Add([]byte(`` + "\x01" + `{"created_at":"9999-12-31T23:59:59-23:59","token":{"access_token":null},"intent":{"answer":{}}}`))
 	f.Fuzz(func(t *testing.T, plain []byte) {
@@ -114,6 +122,7 @@ func FuzzRecord(f *testing.F) {
 		again(t, ks.OpenConnection, ks.SealConnection, sealed)
 		again(t, ks.OpenFlow, ks.SealFlow, sealed)
 		again(t, ks.OpenEvent, ks.SealEvent, sealed)
+		again(t, ks.OpenNote, ks.SealNote, sealed)
 	})
 }
 

@@ -138,7 +138,8 @@ func TestNotUTF8(t *testing.T) {
 	// What a provider wrote must not keep its token from being stored.
 	c = tokenstore.Connection{Token: tokenstore.Token{
 		AccessToken: secret.New("\xff"), TokenType: "b\xff", Scopes: []string{"s\xff"}, Metadata: map[string]string{"k\xff": "v\xff"},
-	}}
+	}, Account: tokenstore.Account{ID: "i\xff", Name: "n\xff", Email: "e\xff"}}
+	c.Stage(tokenstore.Staged{Account: c.Account})
 	sealed, err := ks.SealConnection(&c, ad)
 	if err != nil {
 		t.Fatalf("SealConnection = %v", err)
@@ -147,22 +148,27 @@ func TestNotUTF8(t *testing.T) {
 	if err != nil || !got.Token.AccessToken.Equal(c.Token.AccessToken) || got.Token.Scopes[0] != "s\ufffd" {
 		t.Errorf("OpenConnection = %q, %v; want the token as it was and a readable scope", got.Token.Scopes, err)
 	}
-	if c.Token.Scopes[0] != "s\xff" || c.Token.Metadata["k\xff"] != "v\xff" {
+	want := tokenstore.Account{ID: "i\ufffd", Name: "n\ufffd", Email: "e\ufffd"}
+	if got.Account != want || got.Staged.Account != want {
+		t.Errorf("OpenConnection = accounts %q and %q, want %q", got.Account, got.Staged.Account, want)
+	}
+	if c.Account.ID != "i\xff" || c.Token.Scopes[0] != "s\xff" || c.Token.Metadata["k\xff"] != "v\xff" {
 		t.Error("sealing changed the record it was given")
 	}
 }
 
 func TestNothingInClear(t *testing.T) {
 	keys, ks := generate(t)
-	c, f, e := storetest.FullConnection(), storetest.FullFlow(), storetest.FullEvent()
+	c, f, e, n := storetest.FullConnection(), storetest.FullFlow(), storetest.FullEvent(), storetest.FullNote()
 	sealedConnection, err1 := ks.SealConnection(&c, ad)
 	sealedFlow, err2 := ks.SealFlow(&f, ad)
 	sealedEvent, err3 := ks.SealEvent(&e, ad)
 	sealedBytes, err4 := ks.SealBytes([]byte(storetest.Canary), ad)
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	sealedNote, err5 := ks.SealNote(&n, ad)
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		t.Fatal(err)
 	}
-	for _, sealed := range [][]byte{sealedConnection, sealedFlow, sealedEvent, sealedBytes} {
+	for _, sealed := range [][]byte{sealedConnection, sealedFlow, sealedEvent, sealedNote, sealedBytes} {
 		for _, word := range []string{storetest.Canary, "access_token", "conn_", "Y2FuYXJ5"} { // the last is base64
 			if bytes.Contains(sealed, []byte(word)) {
 				t.Errorf("sealed bytes contain %q", word)
@@ -182,6 +188,8 @@ func TestOpenRefuses(t *testing.T) {
 	sealedFlow, _ := ks.SealFlow(&f, ad)
 	e := storetest.FullEvent()
 	sealedEvent, _ := ks.SealEvent(&e, ad)
+	n := storetest.FullNote()
+	sealedNote, _ := ks.SealNote(&n, ad)
 	foreign, _ := ks.SealBytes([]byte(`{"id":"conn_1"}`), ad)
 	flipped := bytes.Clone(sealed)
 	flipped[len(flipped)/2] ^= 1
@@ -196,6 +204,8 @@ func TestOpenRefuses(t *testing.T) {
 		"another key, flow":     func() error { _, err := other.OpenFlow(sealedFlow, ad); return err },
 		"another key, event":    func() error { _, err := other.OpenEvent(sealedEvent, ad); return err },
 		"another place, event":  func() error { _, err := ks.OpenEvent(sealedEvent, nil); return err },
+		"another key, note":     func() error { _, err := other.OpenNote(sealedNote, ad); return err },
+		"another place, note":   func() error { _, err := ks.OpenNote(sealedNote, nil); return err },
 		"another key, bytes":    func() error { _, err := other.OpenBytes(foreign, ad); return err },
 	} {
 		if err := open(); !errors.Is(err, tokenstore.ErrCorrupt) {

@@ -118,6 +118,7 @@ type flowWire struct {
 	RedirectURL  string `json:"redirect_url,omitzero"`
 	AppState     []byte `json:"app_state,omitzero"` // returned unchanged, whatever it is
 	FormPost     bool   `json:"form_post,omitzero"`
+	Tries        int    `json:"tries,omitzero"`
 
 	Stage     tokenstore.FlowStage `json:"stage"`
 	CreatedAt time.Time            `json:"created_at,omitzero"`
@@ -272,7 +273,7 @@ func newFlowWire(f *tokenstore.Flow) *flowWire {
 		ConnectionID: f.ConnectionID, Reconnect: f.Reconnect, ConnectionName: f.ConnectionName,
 		Labels: f.Labels, Params: f.Params, Scopes: f.Scopes,
 		CodeVerifier: reveal(f.CodeVerifier), BrowserHash: f.BrowserHash,
-		RedirectURL: f.RedirectURL, AppState: []byte(f.AppState), FormPost: f.FormPost,
+		RedirectURL: f.RedirectURL, AppState: []byte(f.AppState), FormPost: f.FormPost, Tries: f.Tries,
 		Stage: f.Stage, CreatedAt: instant(f.CreatedAt), ExpiresAt: instant(f.ExpiresAt),
 		Answer: newAnswerWire(f.Answer), Outcome: f.Outcome,
 	}
@@ -284,7 +285,7 @@ func (w *flowWire) flow() tokenstore.Flow {
 		ConnectionID: w.ConnectionID, Reconnect: w.Reconnect, ConnectionName: w.ConnectionName,
 		Labels: w.Labels, Params: w.Params, Scopes: w.Scopes,
 		CodeVerifier: conceal(w.CodeVerifier), BrowserHash: w.BrowserHash,
-		RedirectURL: w.RedirectURL, AppState: string(w.AppState), FormPost: w.FormPost,
+		RedirectURL: w.RedirectURL, AppState: string(w.AppState), FormPost: w.FormPost, Tries: w.Tries,
 		Stage: w.Stage, CreatedAt: w.CreatedAt, ExpiresAt: w.ExpiresAt,
 		Answer: w.Answer.answer(), Outcome: w.Outcome,
 	}

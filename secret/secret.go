@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -61,6 +62,16 @@ func (s String) MAC(message string) []byte {
 	h := hmac.New(sha256.New, []byte(s.Reveal()))
 	_, _ = h.Write([]byte(message)) // never fails
 	return h.Sum(nil)
+}
+
+// DecodeJSON reads the credential as JSON into v: for packages that keep a
+// record of their own where only secrets are kept (tokenstore.Note). It is not
+// for what a provider or a user gave. The error repeats nothing of it.
+func (s String) DecodeJSON(v any) error {
+	if json.Unmarshal([]byte(s.Reveal()), v) != nil {
+		return errors.New("secret: not the JSON that was expected")
+	}
+	return nil
 }
 
 // Format implements fmt.Formatter for every verb.

@@ -42,6 +42,9 @@ const (
 	// ReasonInvalidParameter is told, never stored: the connection's parameters
 	// are not those that its integration's URLs need now.
 	ReasonInvalidParameter = "invalid_parameter"
+	// ReasonSchemeChanged is told, never stored: the integration has another auth
+	// scheme by now, so that the credential would travel as what it is not.
+	ReasonSchemeChanged = "auth_scheme_changed"
 )
 
 // CompletionLife is how long a completion code may be used, and how long a

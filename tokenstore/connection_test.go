@@ -112,6 +112,85 @@ func TestComplete(t *testing.T) {
 	}
 }
 
+// TestAccount: the account is the staged credential's once that is live, and no
+// ending takes it away.
+func TestAccount(t *testing.T) {
+	ada, eve := tokenstore.Account{ID: "1", Name: "Ada"}, tokenstore.Account{ID: "2", Email: "eve@example.com"}
+	c := staged(tokenstore.StatusActive)
+	c.Account, c.Staged.Account = ada, eve
+	if err := c.Complete(wrong, "user-1", now); err == nil || c.Account != ada {
+		t.Errorf("after a wrong code: %v, account %+v; want %+v", err, c.Account, ada)
+	}
+	if err := c.Complete(right, "user-1", now); err != nil || c.Account != eve {
+		t.Errorf("Complete = %v, account %+v; want %+v", err, c.Account, eve)
+	}
+	if err := c.Complete(right, "user-1", now); err != nil || c.Account != eve {
+		t.Errorf("Complete again = %v, account %+v; want %+v", err, c.Account, eve)
+	}
+	for name, end := range map[string]func(*tokenstore.Connection){
+		"activate": func(c *tokenstore.Connection) { c.Activate(tokenstore.Token{}, nil, now) },
+		"unstage":  func(c *tokenstore.Connection) { c.Unstage("x") },
+		"fail":     func(c *tokenstore.Connection) { c.Fail("x") },
+		"expire":   func(c *tokenstore.Connection) { c.Expire("x") },
+		"revoke":   (*tokenstore.Connection).Revoke,
+	} {
+		c := staged(tokenstore.StatusActive)
+		c.Account = ada
+		end(&c)
+		if c.Account != ada {
+			t.Errorf("%s: account %+v, want %+v", name, c.Account, ada)
+		}
+	}
+}
+
+func TestSameAs(t *testing.T) {
+	unknown, ada := tokenstore.Account{Name: "Ada"}, tokenstore.Account{ID: "1", Name: "Ada"}
+	for _, tc := range []struct {
+		a, b tokenstore.Account
+		want bool
+	}{
+		{ada, ada, true},
+		{ada, tokenstore.Account{ID: "1", Name: "renamed", Email: "x@example.com"}, true},
+		{ada, tokenstore.Account{ID: "2", Name: "Ada"}, false},
+		{ada, unknown, true},
+		{unknown, tokenstore.Account{}, true},
+	} {
+		if got, back := tc.a.SameAs(tc.b), tc.b.SameAs(tc.a); got != tc.want || back != tc.want {
+			t.Errorf("SameAs of %+v and %+v = %v, %v; want %v", tc.a, tc.b, got, back, tc.want)
+		}
+	}
+}
+
+func TestFilter(t *testing.T) {
+	c := tokenstore.Connection{UserID: "u", Integration: "github", Status: tokenstore.StatusActive, Labels: map[string]string{"a": "1", "b": ""}}
+	for _, tc := range []struct {
+		f    tokenstore.Filter
+		want bool
+	}{
+		{tokenstore.Filter{}, true},
+		{tokenstore.Filter{UserID: "u", Status: tokenstore.StatusActive, Labels: map[string]string{"a": "1", "b": ""}}, true},
+		{tokenstore.Filter{Labels: map[string]string{"b": ""}}, true},
+		{tokenstore.Filter{Labels: map[string]string{"c": ""}}, false},
+		{tokenstore.Filter{Labels: map[string]string{"a": "1", "b": "1"}}, false},
+		{tokenstore.Filter{UserID: "v", Labels: map[string]string{"a": "1"}}, false},
+	} {
+		if got := tc.f.Matches(&c); got != tc.want {
+			t.Errorf("Matches of %+v = %v, want %v", tc.f, got, tc.want)
+		}
+	}
+}
+
+func TestForgotten(t *testing.T) {
+	n := tokenstore.Note{}
+	if n.Forgotten(now) {
+		t.Error("a note without an end is forgotten")
+	}
+	n.KeepUntil = now
+	if n.Forgotten(now.Add(-1)) || !n.Forgotten(now) {
+		t.Error("a note is not forgotten just when its time has come")
+	}
+}
+
 func TestCompleteWithNothingStaged(t *testing.T) {
 	c := tokenstore.Connection{UserID: "user-1", Status: tokenstore.StatusInitiated}
 	for _, code := range []secret.String{right, {}} {

@@ -34,9 +34,9 @@ type Event struct {
 // Actor is who did something.
 type Actor struct {
 	// Kind is what Name is of: "api_key", "client" (of the proxy), "browser" (in
-	// the connect flow), "lanyard" (by itself), or empty where a key was wrong.
+	// the connect flow), "operator" (of the dashboard), "lanyard" (by itself), or empty where a key was wrong.
 	Kind string
-	Name string // the key's name in the configuration; empty for the other kinds
+	Name string // the key's name in the configuration, or the operator's; empty for the other kinds
 	From string // the address the request came from, without its port; may be empty
 }
 
@@ -46,6 +46,9 @@ const (
 	ActorClient  = "client"
 	ActorBrowser = "browser"
 	ActorLanyard = "lanyard"
+	// ActorOperator is somebody at the dashboard. Name is whom the Caddyfile's
+	// authentication says it is; empty for anybody on this machine.
+	ActorOperator = "operator"
 )
 
 // EventType says what happened.
@@ -87,6 +90,10 @@ const MaxEvents = 500_000
 // EventFilter says which events a list shows. Empty fields match everything.
 type EventFilter struct {
 	ConnectionID string
+	// NewestFirst lists backwards: an empty cursor is then the log's end, and a
+	// page holds what is before its cursor. The cursor after it is empty at the
+	// log's beginning.
+	NewestFirst bool
 }
 
 // TakeNews returns c's News, said to be of c, and leaves it without. It is for

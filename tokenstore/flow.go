@@ -53,6 +53,8 @@ type Flow struct {
 	// FormPost says that the answer goes to RedirectURL as a form that is posted
 	// (`response_mode=form_post`), not in its query.
 	FormPost bool
+	// Tries counts the credentials that were entered on the page and did not do.
+	Tries int
 
 	Stage     FlowStage
 	CreatedAt time.Time

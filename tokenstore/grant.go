@@ -13,6 +13,7 @@ type Grant struct {
 	Integration  string
 	UserID       string
 	Params       map[string]string // as Connection.Params
+	AuthScheme   string            // as Connection.AuthScheme
 	Status       Status
 	StatusReason string
 	Disabled     bool

@@ -27,8 +27,8 @@ func (p Position) Compare(other Position) int {
 	return strings.Compare(p.ID, other.ID)
 }
 
-// Cursor returns p in the form that callers pass back. It holds nothing that
-// is not on the page.
+// Cursor returns p in the form that callers pass back. Whoever lists by labels
+// may find the ID in it of a connection that is not on the page.
 func (p Position) Cursor() string {
 	text := fmt.Sprintf("%d.%d.%s", p.CreatedAt.Unix(), p.CreatedAt.Nanosecond(), p.ID)
 	return base64.RawURLEncoding.EncodeToString([]byte(text))

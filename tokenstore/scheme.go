@@ -62,6 +62,8 @@ type Field struct {
 	Pattern string // the whole value's form, a regular expression (Go's); empty: any
 	HelpURL string // where people find the value; may be empty
 	Secret  bool
+
+	Optional bool // it may be left out, or empty
 }
 
 // Device is what a device authorization endpoint answered (RFC 8628 section

@@ -42,6 +42,11 @@ func (t Token) Clone() Token {
 	return t
 }
 
+// SameScopes reports whether t and other grant the same, in whatever order.
+func (t *Token) SameScopes(other *Token) bool {
+	return slices.Equal(slices.Sorted(slices.Values(t.Scopes)), slices.Sorted(slices.Values(other.Scopes)))
+}
+
 // The margins before a token's end (docs/proxying.md).
 const (
 	maxSoftMargin = 5 * time.Minute

@@ -71,13 +71,15 @@ type Store interface {
 	// oldest first, and the cursor of the next page, empty at the end. An empty
 	// cursor is the first page; limit is at least 1. A connection that is there
 	// while all pages are read is shown once, whatever comes and goes beside
-	// it. It costs the same however many connections there are: with labels
-	// beside other filters a page may hold fewer than limit, none even, and its
-	// cursor still goes on. A connection
-	// whose record can't be opened is shown as Damaged.
+	// it. It costs the same however many connections there are: with several
+	// labels, or labels beside other filters, a page may hold fewer than limit,
+	// none even, and its cursor still goes on. A connection whose record can't be
+	// opened is shown as Damaged.
 	ListConnections(ctx context.Context, f Filter, cursor string, limit int) (page []Connection, next string, err error)
 	// NewestConnection returns the connection that was made last of those that f
-	// matches, or ErrNotFound. It costs the same however many there are.
+	// matches, ErrNotFound, or ErrCorrupt if its record can't be opened. It costs
+	// the same however many there are, but with several labels or labels beside
+	// other filters, which cost what the rarest of them has.
 	NewestConnection(ctx context.Context, f Filter) (Connection, error)
 	// DueConnections returns the IDs of the connections whose Due is set and
 	// not after t, the most overdue first.
@@ -101,8 +103,8 @@ type Store interface {
 	// Flow.Happened). It is refused with ErrFull as new connections are: tokens
 	// come last. An error may come when the first of many are written already.
 	AppendEvents(ctx context.Context, events ...Event) error
-	// ListEvents returns one page of the events that f matches, oldest first,
-	// and the cursor after the last of them, with which a later list goes on; it
+	// ListEvents returns one page of the events that f matches, oldest first
+	// where f does not say otherwise, and the cursor after the last of them, with which a later list goes on; it
 	// is the given one if there is none. An empty cursor is the log's beginning;
 	// limit is at least 1. A cursor beyond the newest event is ErrBadCursor: the
 	// log was put back to what it was before. An event that can't be opened is

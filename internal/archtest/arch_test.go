@@ -29,15 +29,18 @@ var allowed = map[string][]string{
 	"guard":                  {"secret"},
 	"provider":               {"internal/failpoint", "secret", "tokenstore"},
 	"refresh":                {"internal/failpoint", "secret", "tokenstore"},
-	"connect":                {"guard", "internal/failpoint", "secret", "tokenstore"},
+	"connect":                {"guard", "internal/failpoint", "secret", "tokenstore", "ui"},
 	"proxy":                  {"guard", "secret", "tokenstore"},
-	"api":                    {"guard", "secret", "tokenstore"},
+	"api":                    {"guard", "revoke", "secret", "tokenstore"},
 	"audit":                  {"guard", "tokenstore"},
+	"webhook":                {"secret", "tokenstore"},
+	"revoke":                 {"seal", "tokenstore"},
+	"dashboard":              {"guard", "revoke", "secret", "tokenstore", "ui"},
 	"internal/demo":          {"internal/fakeprovider"},
 	"internal/soak":          {"internal/fakeprovider"},
 	"caddymodule": {
-		"api", "audit", "connect", "guard", "internal/demo", "internal/fakeprovider", "provider", "proxy", "refresh",
-		"seal", "secret", "tokenstore", "tokenstore/badgerstore",
+		"api", "audit", "connect", "dashboard", "guard", "internal/demo", "internal/fakeprovider", "provider", "proxy", "refresh",
+		"revoke", "seal", "secret", "tokenstore", "tokenstore/badgerstore", "ui", "webhook",
 	},
 	"cmd/lanyard": {"caddymodule"},
 }
@@ -50,7 +53,7 @@ var only = map[string][]string{
 	"github.com/tink-crypto/": {"seal"},
 	"golang.org/x/oauth2":     {"provider"},
 	"go.uber.org/zap": {
-		"api", "audit", "caddymodule", "connect", "internal/demo", "proxy", "refresh", "tokenstore/badgerstore",
+		"api", "audit", "caddymodule", "connect", "dashboard", "internal/demo", "proxy", "refresh", "revoke", "tokenstore/badgerstore", "webhook",
 	},
 }
 

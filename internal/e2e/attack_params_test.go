@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -167,6 +168,15 @@ func TestParameterBreakout(t *testing.T) {
 			if a.Status != http.StatusBadRequest || a.Header.Get("Lanyard-Error") != "invalid_parameter" {
 				t.Errorf("begin: HTTP %d: %s", a.Status, a.Body)
 			}
+			// The page that asks for it takes no other values, but for the space that
+			// a copied one may have behind it.
+			_, link, _ := strings.Cut(w.appLink("integration", "tenants"), "?")
+			if strings.TrimSpace(value) == value {
+				form := url.Values{"state": {link}, "field_tenant": {value}}
+				if res := w.sendForm(newBrowser(t), w.site.Public+"/connect/params", form); res.StatusCode != http.StatusUnprocessableEntity || res.Header.Get("Location") != "" {
+					t.Errorf("the form: HTTP %d", res.StatusCode)
+				}
+			}
 			if value == "" || strings.Contains(value, ",") {
 				return
 			}
@@ -179,7 +189,7 @@ func TestParameterBreakout(t *testing.T) {
 				t.Errorf("begin with %v: HTTP %d", params, a.Status)
 			}
 		}
-		for _, params := range []string{"", "tenant=acme,host=evil", "Tenant=acme"} {
+		for _, params := range []string{"tenant=acme,host=evil", "Tenant=acme"} {
 			w.wantPage(newBrowser(t), w.appLink("integration", "tenants", "params", params), http.StatusBadRequest, "invalid_parameter")
 		}
 		w.wantPage(newBrowser(t), w.appLink("params", "tenant=acme"), http.StatusBadRequest, "invalid_parameter") // fake has none

@@ -38,6 +38,7 @@ func (w *world) tryDo(req *http.Request) (answer, error) {
 	w.note(head.Bytes())
 	w.note(b)
 	w.out.meetAnswer(res.Header, b)
+	w.described(req, res, b)
 	return answer{res.StatusCode, res.Header, string(b)}, nil
 }
 

@@ -140,7 +140,11 @@ func caddyRuns(t *testing.T, dir, config string, args ...string) error {
 	cmd := exec.CommandContext(t.Context(), binary(t), args...)
 	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
 	for _, env := range placeholder.FindAllStringSubmatch(config, -1) {
-		cmd.Env = append(cmd.Env, env[1]+"="+env[1]+strings.Repeat("-", 32))
+		value := env[1] + strings.Repeat("-", 32)
+		if strings.Contains(env[1], "WEBHOOK") {
+			value = webhookSecret
+		}
+		cmd.Env = append(cmd.Env, env[1]+"="+value)
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
@@ -166,7 +170,7 @@ func configDir(t *testing.T) string {
 // site.
 func whole(fragment string) string {
 	const begin = "{\n\tlanyard {\n\t\tpublic_url https://connect.example.com\n"
-	if word := strings.Fields(fragment)[0]; word == "provider" || word == "integration" {
+	if word := strings.Fields(fragment)[0]; slices.Contains([]string{"provider", "integration", "webhook"}, word) {
 		return begin + fragment + "}\n}\n"
 	}
 	return begin + "integration github {\nclient_id x\n}\n}\n}\n\n:9080 {\n" + fragment + "}\n"

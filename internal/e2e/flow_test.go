@@ -106,9 +106,13 @@ func newApp(t *testing.T, out *outlets) *app {
 	t.Helper()
 	a := &app{callbacks: make(chan url.Values, 16)}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /callback", func(rw http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("/callback", func(rw http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		if r.Method == http.MethodPost && len(q) == 0 && r.ParseForm() == nil { // response_mode=form_post
+			q = r.PostForm
+		}
 		select {
-		case a.callbacks <- r.URL.Query():
+		case a.callbacks <- q:
 		default:
 			t.Error("more callbacks than a test looks at")
 		}

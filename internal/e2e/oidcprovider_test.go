@@ -40,8 +40,8 @@ type oidcPost struct {
 
 const oidcDir = "oidcprovider"
 
-// installOIDC installs the package, if that was not done yet.
-func installOIDC(t *testing.T) {
+// installNPM installs an npm package, if that was not done yet.
+func installNPM(t *testing.T, dir string) {
 	t.Helper()
 	for _, tool := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -51,13 +51,13 @@ func installOIDC(t *testing.T) {
 			t.Skipf("no %s: %v", tool, err)
 		}
 	}
-	if _, err := os.Stat(filepath.Join(oidcDir, "node_modules")); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, "node_modules")); err == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // a slow registry
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
-	cmd.Dir = oidcDir
+	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("npm ci: %v\n%s", err, out)
 	}
@@ -148,7 +148,7 @@ func withOIDC(p **oidcProvider) option {
 // behind a provider that rotates refresh tokens and ends a grant whose token
 // is used twice: the app notices nothing.
 func TestOIDCProviderForHalfAMinute(t *testing.T) {
-	installOIDC(t)
+	installNPM(t, oidcDir)
 	var p *oidcProvider
 	w := newWorld(t, withOIDC(&p))
 	b := w.browser()

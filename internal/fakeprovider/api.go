@@ -76,8 +76,12 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request, path string) {
 	s.route(rec, r, strings.TrimPrefix(path, "/api"), t)
 }
 
-// caller returns what the request's one Bearer token stands for.
+// caller returns what the request's one credential stands for: a Bearer token, a
+// password or a key.
 func (s *Server) caller(r *http.Request) (accessToken, bool) {
+	if t, ok := s.keyCaller(r); ok {
+		return t, true
+	}
 	values := r.Header.Values("Authorization")
 	if len(values) != 1 {
 		return accessToken{}, false
@@ -107,7 +111,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, path string, t ac
 	case path == "/ws":
 		serveWebSocket(w, r)
 	case path == "/headers", path == "/raw", strings.HasPrefix(path, "/raw/"):
-		serveSeen(w, r)
+		s.serveSeen(w, r)
 	case strings.HasPrefix(path, "/scope/"):
 		serveScope(w, strings.TrimPrefix(path, "/scope/"), t)
 	case strings.HasPrefix(path, "/status/"):
@@ -273,24 +277,26 @@ func serveWebSocket(w http.ResponseWriter, r *http.Request) {
 type Seen struct {
 	Method           string      `json:"method"`
 	Path             string      `json:"path"`  // as sent, escapes and all
-	Query            string      `json:"query"` // as sent
+	Query            string      `json:"query"` // as sent, but for the key in it, which is masked
 	HasQuery         bool        `json:"has_query"`
 	Host             string      `json:"host"`
 	Proto            string      `json:"proto"`
-	Header           http.Header `json:"header"` // with the credential in Authorization masked
+	Header           http.Header `json:"header"` // with the credential masked
 	Trailer          http.Header `json:"trailer"`
 	ContentLength    int64       `json:"content_length"` // -1: not given
 	TransferEncoding []string    `json:"transfer_encoding"`
 }
 
-func serveSeen(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serveSeen(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body) // the trailers come after it
 	h := r.Header.Clone()
 	for i, v := range h["Authorization"] {
 		scheme, _, _ := strings.Cut(v, " ")
 		h["Authorization"][i] = scheme + " [masked]"
 	}
+	maskKey(h, s.cfg)
 	path, query, has := strings.Cut(r.RequestURI, "?")
+	query = s.maskQuery(query)
 	writeJSON(w, http.StatusOK, Seen{
 		Method: r.Method, Path: path, Query: query, HasQuery: has, Host: r.Host, Proto: r.Proto, Header: h,
 		Trailer: r.Trailer, ContentLength: r.ContentLength, TransferEncoding: r.TransferEncoding,

@@ -17,15 +17,20 @@ import (
 //
 // Of client the transport and the cookies are used; redirects aren't followed.
 func Approve(ctx context.Context, client *http.Client, authorizeURL string, scopes ...string) (callbackURL string, err error) {
-	return answerConsent(ctx, client, authorizeURL, "allow", scopes)
+	return answerConsent(ctx, client, authorizeURL, url.Values{"decision": {"allow"}}, scopes)
+}
+
+// ApproveAs is Approve with another of the accounts that the page offers.
+func ApproveAs(ctx context.Context, client *http.Client, authorizeURL, userID string, scopes ...string) (callbackURL string, err error) {
+	return answerConsent(ctx, client, authorizeURL, url.Values{"decision": {"allow"}, "account": {userID}}, scopes)
 }
 
 // Deny says no on the consent page at authorizeURL, see Approve.
 func Deny(ctx context.Context, client *http.Client, authorizeURL string) (callbackURL string, err error) {
-	return answerConsent(ctx, client, authorizeURL, "deny", nil)
+	return answerConsent(ctx, client, authorizeURL, url.Values{"decision": {"deny"}}, nil)
 }
 
-func answerConsent(ctx context.Context, client *http.Client, authorizeURL, decision string, scopes []string) (string, error) {
+func answerConsent(ctx context.Context, client *http.Client, authorizeURL string, form url.Values, scopes []string) (string, error) {
 	c := *client
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	u, err := url.Parse(authorizeURL)
@@ -42,12 +47,13 @@ func answerConsent(ctx context.Context, client *http.Client, authorizeURL, decis
 	if len(scopes) == 0 {
 		scopes = strings.Fields(u.Query().Get("scope"))
 	}
-	status, location, err = visit(ctx, &c, http.MethodPost, authorizeURL, url.Values{"decision": {decision}, "scope": scopes})
+	form["scope"] = scopes
+	status, location, err = visit(ctx, &c, http.MethodPost, authorizeURL, form)
 	if err != nil {
 		return "", err
 	}
 	if location == "" {
-		return "", fmt.Errorf("consent: the answer to %s was %d, not a redirect", decision, status)
+		return "", fmt.Errorf("consent: the answer to %s was %d, not a redirect", form.Get("decision"), status)
 	}
 	return location, nil
 }

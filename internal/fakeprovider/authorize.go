@@ -24,6 +24,7 @@ type authRequest struct {
 	state       string
 	challenge   string
 	scopes      []string
+	formPost    bool
 }
 
 type authorizeView struct {
@@ -31,6 +32,7 @@ type authorizeView struct {
 	Problem string // what is wrong with the request; empty: ask for consent
 	Client  string
 	User    User
+	Users   []User // to choose from; none: it is User
 	Scopes  []string
 	Host    string // where the browser goes next
 }
@@ -71,7 +73,7 @@ func (s *Server) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 		host = u.Host
 	}
 	s.page(w, http.StatusOK, authorizeView{
-		Client: req.clientID, User: user, Scopes: req.scopes, Host: host,
+		Client: req.clientID, User: user, Users: s.accounts(user), Scopes: req.scopes, Host: host,
 	})
 }
 
@@ -86,6 +88,7 @@ func (s *Server) readAuthRequest(q url.Values) (req authRequest, problem, code s
 	req = authRequest{
 		clientID: q.Get("client_id"), redirectURI: q.Get("redirect_uri"), state: q.Get("state"),
 		challenge: q.Get("code_challenge"), scopes: strings.Fields(q.Get("scope")),
+		formPost: s.cfg.FormPost || q.Get("response_mode") == "form_post",
 	}
 	if req.clientID == "" || (s.cfg.ClientID != "" && req.clientID != s.cfg.ClientID) {
 		return req, "No app is registered here with this client ID.", ""
@@ -136,7 +139,7 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request, req authRequest)
 	if f.scopes != nil {
 		scopes = f.scopes
 	}
-	s.redirect(w, r, req, url.Values{"code": {s.newCode(req, scopes)}}, f)
+	s.redirect(w, r, req, url.Values{"code": {s.newCode(req, scopes, s.account(r.PostForm.Get("account")))}}, f)
 }
 
 // redirect sends the browser back to the client (RFC 6749 section 4.1.2) with
@@ -156,6 +159,10 @@ func (s *Server) redirect(w http.ResponseWriter, r *http.Request, req authReques
 	}
 	if iss != "" {
 		params.Set("iss", iss)
+	}
+	if req.formPost {
+		s.formPost(w, req.redirectURI, params)
+		return
 	}
 	// The registered URI's own query is kept (RFC 6749 section 3.1.2).
 	if u.RawQuery != "" {
@@ -185,7 +192,7 @@ func (s *Server) page(w http.ResponseWriter, status int, v authorizeView) {
 // client and on to wherever the client sends the browser.
 func pageHeaders(w http.ResponseWriter) {
 	h := w.Header()
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'")
+	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")

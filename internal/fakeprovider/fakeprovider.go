@@ -10,6 +10,7 @@ package fakeprovider
 
 import (
 	"context"
+	"crypto"
 	"net/http"
 	"net/url"
 	"slices"
@@ -48,10 +49,25 @@ type Config struct {
 	ReuseGrace time.Duration
 	// RequirePKCE refuses authorization requests without a code challenge.
 	RequirePKCE bool
+	// FormPost makes authorization responses come as a form that is posted, as if
+	// each request asked for response_mode=form_post.
+	FormPost bool
 	// Title is the provider's name on its pages. Default: Fake Provider.
 	Title string
 	// User is who is signed in at the provider. Default: Ada Lovelace.
 	User User
+	// Users are further accounts, one of which may be chosen at the consent.
+	Users []User
+
+	// APIKey opens the API beside tokens, in the header KeyHeader, behind
+	// KeyPrefix, and in the query parameter KeyQuery; both empty: X-Api-Key. Empty:
+	// there is none.
+	APIKey, KeyHeader, KeyPrefix, KeyQuery string
+	// BasicUser and BasicPassword open the API by HTTP Basic. Empty: nobody does.
+	BasicUser, BasicPassword string
+	// DeviceInterval is the time between two polls of a device, in whole seconds.
+	// Default: 1 second.
+	DeviceInterval time.Duration
 }
 
 // User is an account at the provider.
@@ -95,6 +111,11 @@ type Server struct {
 	calls          map[Call]int
 	revocations    []Revocation
 	introspections int
+	own            map[string]*grant           // :: who, other than by consent → grant
+	signers        map[string]crypto.PublicKey // :: iss of assertions → whose key signs them
+	assertionIDs   map[string]bool             // :: jti of assertions that were taken → true
+	devices        map[string]*device          // :: device code → what it waits for
+	slowDowns      int                         // polls of devices that are answered slow_down
 }
 
 // New returns a provider.
@@ -108,6 +129,12 @@ func New(cfg Config) *Server {
 	if cfg.User == (User{}) {
 		cfg.User = User{ID: "ada", Name: "Ada Lovelace", Email: "ada@provider.test"}
 	}
+	if cfg.KeyHeader == "" && cfg.KeyQuery == "" {
+		cfg.KeyHeader = "X-Api-Key"
+	}
+	if cfg.DeviceInterval < time.Second {
+		cfg.DeviceInterval = time.Second
+	}
 	return &Server{
 		cfg:        cfg,
 		issuer:     strings.TrimSuffix(cfg.Issuer, "/"),
@@ -117,6 +144,9 @@ func New(cfg Config) *Server {
 		access:     map[string]*accessToken{},
 		refresh:    map[string]*refreshToken{},
 		calls:      map[Call]int{},
+
+		own: map[string]*grant{}, signers: map[string]crypto.PublicKey{}, assertionIDs: map[string]bool{},
+		devices: map[string]*device{},
 	}
 }
 
@@ -207,6 +237,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveAuthorize(w, r)
 	case path == "/token":
 		s.serveToken(w, r)
+	case path == "/device_authorization":
+		s.serveDevice(w, r)
+	case path == "/device":
+		s.serveDevicePage(w, r)
+	case path == "/submit.js":
+		serveSubmit(w)
 	case path == "/revoke":
 		s.serveRevoke(w, r)
 	case path == "/introspect":
@@ -267,8 +303,9 @@ func (s *Server) serveMetadata(w http.ResponseWriter, r *http.Request) {
 		"introspection_endpoint":                         base + "/introspect",
 		"userinfo_endpoint":                              base + "/api/me",
 		"response_types_supported":                       []string{"code"},
-		"response_modes_supported":                       []string{"query"},
-		"grant_types_supported":                          []string{"authorization_code", "refresh_token"},
+		"device_authorization_endpoint":                  base + "/device_authorization",
+		"response_modes_supported":                       []string{"query", "form_post"},
+		"grant_types_supported":                          []string{grantTypeCode, grantTypeRefresh, grantTypeClient, grantTypeJWT, grantTypeDevice},
 		"code_challenge_methods_supported":               []string{"S256"},
 		"token_endpoint_auth_methods_supported":          methods,
 		"revocation_endpoint_auth_methods_supported":     methods,

@@ -79,11 +79,11 @@ func (s *Server) Secrets() []string {
 }
 
 // newCode makes the grant and the code for it.
-func (s *Server) newCode(req authRequest, scopes []string) string {
+func (s *Server) newCode(req authRequest, scopes []string, user User) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := &grant{
-		id: fmt.Sprintf("grant-%d", len(s.grants)+1), client: req.clientID, user: s.user, scopes: scopes,
+		id: fmt.Sprintf("grant-%d", len(s.grants)+1), client: req.clientID, user: user, scopes: scopes,
 	}
 	s.grants = append(s.grants, g)
 	text := s.newSecret("code")

@@ -53,17 +53,11 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 
 	var fields map[string]any
 	reused := false
-	if refusal == nil {
+	if refusal == nil && (grantType != grantTypeJWT || auth != "none") { // an assertion is proof enough
 		refusal = s.checkClient(id, auth, secret)
 	}
-	switch {
-	case refusal != nil:
-	case grantType == grantTypeCode:
-		fields, refusal = s.redeemCode(id, form, f.scopes)
-	case grantType == grantTypeRefresh:
-		fields, reused, refusal = s.redeemRefresh(id, form, f.scopes)
-	default:
-		refusal = badRequest("unsupported_grant_type", "")
+	if refusal == nil {
+		fields, reused, refusal = s.redeem(r, id, auth, form, f.scopes)
 	}
 	if refusal != nil {
 		s.closePost(n, func(p *TokenPost) { p.Outcome, p.Reused = refusal.code, reused })
@@ -82,6 +76,28 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 	})
 	f.send(w, a)
 	at(Answered, grantID)
+}
+
+// redeem answers a token request of a client that has proved itself. cut, if not
+// nil, is granted instead of what was asked for; reused is that of redeemRefresh.
+func (s *Server) redeem(
+	r *http.Request, client, auth string, form url.Values, cut []string,
+) (fields map[string]any, reused bool, refusal *oauthError) {
+	switch form.Get("grant_type") {
+	case grantTypeCode:
+		fields, refusal = s.redeemCode(client, form, cut)
+	case grantTypeRefresh:
+		return s.redeemRefresh(client, form, cut)
+	case grantTypeClient:
+		fields, refusal = s.clientGrant(client, auth, form, cut)
+	case grantTypeJWT:
+		fields, refusal = s.redeemAssertion(s.base(r), form, cut)
+	case grantTypeDevice:
+		fields, refusal = s.redeemDevice(client, form, cut)
+	default:
+		refusal = badRequest("unsupported_grant_type", "")
+	}
+	return fields, false, refusal
 }
 
 // openPost enters a token request in the ledger and returns its place there.

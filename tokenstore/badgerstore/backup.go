@@ -32,7 +32,7 @@ type stored struct{ key, value []byte }
 
 // Backup writes a backup of the store as it stands when Backup is called:
 // connections and events as they are sealed, and the IDs of the deleted. Flows,
-// which live for minutes, are not in it. Reads and writes go on meanwhile; what
+// which live for minutes, and notes, which speak of now, are not in it. Reads and writes go on meanwhile; what
 // is written after the beginning is not in the backup.
 //
 // A w that never returns keeps Badger from forgetting old versions of records,

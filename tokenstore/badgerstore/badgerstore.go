@@ -110,6 +110,9 @@ func openHooked(dir string, cfg Config, hit func(place string) error) (*Store, e
 		return nil, fmt.Errorf("badgerstore: %w", err)
 	}
 	s.wg.Go(s.commitJobs)
+	if err := s.indexLabels(); err != nil {
+		return nil, fmt.Errorf("badgerstore: making the index of labels: %w", errors.Join(err, s.Close()))
+	}
 	s.wg.Go(s.collectGarbage)
 	s.wg.Go(s.watchSpace)
 	s.wg.Go(s.openAll)

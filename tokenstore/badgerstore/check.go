@@ -35,7 +35,7 @@ func (r *reader) compare(marked uint64, id identity, keys keyMaker) (head, error
 			h, err = r.checkHead(keys)
 		}
 		if err == nil {
-			err = r.readFlows()
+			err = r.readLong()
 		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", r.dir, err))
@@ -107,13 +107,19 @@ func (r *reader) count(keys keyMaker) (h head, err error) {
 	)
 }
 
-// readFlows reads the values of flows: a long one is in a .vlog file, which is
-// then kept.
-func (r *reader) readFlows() error {
-	return r.each(keyFlow, func(i item) error {
-		if i.damaged != nil {
-			return fmt.Errorf("a flow: %w", i.damaged)
+// readLong reads the values of flows and notes: a long one is in a .vlog file,
+// which is then kept.
+func (r *reader) readLong() error {
+	for prefix, name := range map[string]string{keyFlow: "a flow", keyNote: "a note"} {
+		err := r.each(prefix, func(i item) error {
+			if i.damaged != nil {
+				return fmt.Errorf("%s: %w", name, i.damaged)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }

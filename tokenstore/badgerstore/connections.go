@@ -114,8 +114,13 @@ func (s *Store) DeleteConnection(
 	return c, nil
 }
 
-// ListConnections implements tokenstore.Store. Each filter has a range of keys
-// of its own, so a page costs the reading of what is on it.
+// maxPassed is how many positions a page passes over at most that are in one
+// range of keys and not in another.
+const maxPassed = 1000
+
+// ListConnections implements tokenstore.Store. Each filter without labels has a
+// range of keys of its own, and so has each label: a page costs the reading of
+// what is on it, and where several ranges are needed, at most maxPassed looks.
 func (s *Store) ListConnections(
 	ctx context.Context, f tokenstore.Filter, cursor string, limit int,
 ) (page []tokenstore.Connection, next string, err error) {
@@ -125,44 +130,92 @@ func (s *Store) ListConnections(
 	if limit < 1 {
 		return nil, "", errors.New("badgerstore: limit of a list is less than 1")
 	}
-	prefix := s.keys.listPrefix(f)
-	start := prefix
+	var start place
 	if cursor != "" {
 		after, err := tokenstore.ParseCursor(cursor)
 		if err != nil {
 			return nil, "", fmt.Errorf("badgerstore: listing connections: %w", err)
 		}
-		start = append(s.keys.listKey(f, after), 0) // the key right after it
+		start = append(placeOf(after), 0) // the one right after it
 	}
 	err = s.view(func(txn *badger.Txn) error {
-		it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
-		defer it.Close()
-		for it.Seek(start); it.Valid(); it.Next() {
-			if len(page) == limit { // and there is one more
-				next = tokenstore.PositionOf(&page[limit-1]).Cursor()
-				return nil
-			}
-			key := it.Item().Key()[len(prefix):]
-			id := string(key[timeLen:])
-			c, err := s.connection(txn, id)
-			if errors.Is(err, tokenstore.ErrNotFound) || (err == nil && !f.Matches(&c)) {
-				err = fmt.Errorf("%w: an index leads to another record", tokenstore.ErrCorrupt)
-				s.noteDamage(id, err)
-			}
-			if errors.Is(err, tokenstore.ErrCorrupt) {
-				c, err = tokenstore.Connection{ID: id, CreatedAt: timeOf(key), Damaged: true}, nil
-			}
-			if err != nil {
-				return fmt.Errorf("connection %q: %w", id, err)
-			}
-			page = append(page, c)
-		}
-		return nil
+		page, next, err = s.listPage(txn, f, start, limit)
+		return err
 	})
 	if err != nil {
 		return nil, "", fmt.Errorf("badgerstore: listing connections: %w", err)
 	}
 	return page, next, nil
+}
+
+func (s *Store) listPage(
+	txn *badger.Txn, f tokenstore.Filter, start place, limit int,
+) (page []tokenstore.Connection, next string, err error) {
+	w := newWalk(txn, s.keys.listPrefixes(f), false)
+	defer w.close()
+	for at := w.first(start); at != nil; at = w.next() {
+		if !w.agreed {
+			if w.passed >= maxPassed && w.before != nil {
+				return page, w.before.position().Cursor(), nil
+			}
+			continue
+		}
+		if len(page) == limit { // and there is one more
+			return page, tokenstore.PositionOf(&page[limit-1]).Cursor(), nil
+		}
+		c, err := s.listed(txn, f, at)
+		if err != nil {
+			return nil, "", err
+		}
+		page = append(page, c)
+	}
+	return page, "", nil
+}
+
+// listed reads the connection to which the indexes of f lead at a place. One
+// that can't be opened is Damaged.
+func (s *Store) listed(txn *badger.Txn, f tokenstore.Filter, at place) (tokenstore.Connection, error) {
+	p := at.position()
+	c, err := s.connection(txn, p.ID)
+	if errors.Is(err, tokenstore.ErrNotFound) || (err == nil && !f.Matches(&c)) {
+		err = fmt.Errorf("%w: an index leads to another record", tokenstore.ErrCorrupt)
+		s.noteDamage(p.ID, err)
+	}
+	switch {
+	case errors.Is(err, tokenstore.ErrCorrupt):
+		return tokenstore.Connection{ID: p.ID, CreatedAt: p.CreatedAt, Damaged: true}, nil
+	case err != nil:
+		return c, fmt.Errorf("connection %q: %w", p.ID, err)
+	}
+	return c, nil
+}
+
+// NewestConnection implements tokenstore.Store.
+func (s *Store) NewestConnection(ctx context.Context, f tokenstore.Filter) (c tokenstore.Connection, err error) {
+	if err := ctx.Err(); err != nil {
+		return tokenstore.Connection{}, err
+	}
+	err = s.view(func(txn *badger.Txn) error {
+		w := newWalk(txn, s.keys.listPrefixes(f), true)
+		defer w.close()
+		for at := w.first(nil); at != nil; at = w.next() {
+			if w.agreed {
+				c, err = s.listed(txn, f, at)
+				return err
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		return tokenstore.ErrNotFound
+	})
+	if err == nil && c.Damaged {
+		err = fmt.Errorf("%w: connection %q", tokenstore.ErrCorrupt, c.ID)
+	}
+	if err != nil {
+		return tokenstore.Connection{}, fmt.Errorf("badgerstore: finding the newest connection: %w", err)
+	}
+	return c, nil
 }
 
 // DueConnections implements tokenstore.Store, from the index alone: whoever

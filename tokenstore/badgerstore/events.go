@@ -180,7 +180,10 @@ func (s *Store) ListEvents(
 	if err != nil {
 		return nil, "", fmt.Errorf("badgerstore: listing events: %w", err)
 	}
-	if len(page) > 0 {
+	switch {
+	case f.NewestFirst && len(page) < limit:
+		cursor = ""
+	case len(page) > 0:
 		cursor = tokenstore.EventCursor(page[len(page)-1].Seq)
 	}
 	return page, cursor, nil
@@ -194,6 +197,12 @@ func (s *Store) eventsAfter(txn *badger.Txn, f tokenstore.EventFilter, after uin
 	}
 	if after > h.events.newest {
 		return nil, fmt.Errorf("%w: it is beyond the newest event", tokenstore.ErrBadCursor)
+	}
+	if f.NewestFirst {
+		if after == 0 { // the log's end
+			after = h.events.newest + 1
+		}
+		return s.eventsBefore(txn, f, h.events.oldest, after, limit), nil
 	}
 	from := max(after+1, h.events.oldest)
 	if f.ConnectionID == "" {
@@ -211,6 +220,31 @@ func (s *Store) eventsAfter(txn *badger.Txn, f tokenstore.EventFilter, after uin
 		}
 	}
 	return seqs, nil
+}
+
+// eventsBefore returns the Seqs of a page that lists backwards.
+func (s *Store) eventsBefore(txn *badger.Txn, f tokenstore.EventFilter, oldest, before uint64, limit int) (seqs []uint64) {
+	if f.ConnectionID == "" {
+		for seq := before - 1; seq >= oldest && seq > 0 && len(seqs) < limit; seq-- {
+			seqs = append(seqs, seq)
+		}
+		return seqs
+	}
+	prefix := s.keys.historyPrefix(f.ConnectionID)
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix, Reverse: true})
+	defer it.Close()
+	for it.Seek(s.keys.historyKey(f.ConnectionID, before-1)); it.Valid() && len(seqs) < limit; it.Next() {
+		rest := it.Item().Key()[len(prefix):]
+		if len(rest) != seqLen {
+			continue
+		}
+		seq := binary.BigEndian.Uint64(rest)
+		if seq < oldest {
+			break // an index key that was left behind
+		}
+		seqs = append(seqs, seq)
+	}
+	return seqs
 }
 
 func (s *Store) readHead(txn *badger.Txn) (h head, err error) {

@@ -11,9 +11,9 @@ import (
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
-// flowSlack is how long Badger keeps a flow past its KeepUntil, which is what
-// decides: Badger counts in whole seconds.
-const flowSlack = time.Hour
+// forgetSlack is how long Badger keeps a flow or note past its KeepUntil, which is
+// what decides: Badger counts in whole seconds.
+const forgetSlack = time.Hour
 
 // CreateFlow implements tokenstore.Store.
 func (s *Store) CreateFlow(ctx context.Context, f tokenstore.Flow) error {
@@ -141,7 +141,7 @@ func (s *Store) putFlow(w *write, f *tokenstore.Flow, revision uint64) error {
 	}
 	s.tell(w, f.News)
 	f.News = nil
-	forget := uint64(max(f.KeepUntil().Add(flowSlack).Unix(), 1))
+	forget := uint64(max(f.KeepUntil().Add(forgetSlack).Unix(), 1))
 	w.setEntry(&badger.Entry{Key: flowKey(f.ID), Value: newValue(revision, sealed), ExpiresAt: forget})
 	if f.Stage == tokenstore.FlowTaken {
 		w.setEntry(&badger.Entry{Key: takenKey(f.ID), Value: present, ExpiresAt: forget})

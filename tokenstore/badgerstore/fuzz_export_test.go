@@ -86,7 +86,7 @@ func FuzzedIdentity(text []byte, codec tokenstore.Codec) error {
 	if err != nil {
 		return nil //nolint:nilerr // refused
 	}
-	if id.StoreID == "" || id.Epoch == "" || (id.Format != identityFormat && id.Format != formatBeforeEvents) {
+	if id.StoreID == "" || id.Epoch == "" || id.Format < formatBeforeEvents || id.Format > identityFormat {
 		return errTaken
 	}
 	if _, err := id.openIndexKey(codec); err == nil || !errors.Is(err, tokenstore.ErrKeyMissing) {

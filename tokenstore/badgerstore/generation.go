@@ -67,7 +67,7 @@ type entry struct {
 // build makes the next generation of the store in dir from entries, beside the
 // one in force, which it leaves as it is. Connections are sealed for id and put
 // into the indexes of indexKey. It returns id with the number of the generation
-// that was made: putInForce makes that the store. Flows are not part of it.
+// that was made: putInForce makes that the store. Flows and notes are not part of it.
 //
 // The caller holds the directory's lock. An error of entries ends it; after an
 // error what was made is removed.

@@ -16,11 +16,14 @@ import (
 const (
 	identityFile   = "lanyard-store.json"
 	badgerDir      = "badger"
-	identityFormat = 3
+	identityFormat = 4
 	// formatBeforeEvents is what a store has that no version with an audit log
-	// has opened. Opening it gives it identityFormat, so that the version before,
-	// which can't read a head that counts events, refuses it by its format.
+	// has opened, and formatBeforeLabels one that none with an index of labels
+	// has. Opening it gives it identityFormat, so that the versions before, which
+	// can't read a head that counts events and don't keep that index, refuse it by
+	// its format.
 	formatBeforeEvents = 2
+	formatBeforeLabels = 3
 )
 
 // ErrIncomplete is returned by Open when a file of the store is damaged, lost or
@@ -45,6 +48,9 @@ type identity struct {
 	OlderKeys [][]byte `json:"older_keys,omitempty"`
 	// Rekeying is set while everything is being sealed with the primary key.
 	Rekeying bool `json:"rekeying,omitempty"`
+	// Indexing is set while connections of a store from before the index of labels
+	// are put into that.
+	Indexing bool `json:"indexing,omitempty"`
 	// Creating is set until the first generation is whole: there is nothing in
 	// the store then.
 	Creating bool `json:"creating,omitempty"`
@@ -113,8 +119,8 @@ func parseIdentity(text []byte) (id identity, err error) {
 	switch err := json.Unmarshal(text, &id); {
 	case err != nil:
 		return identity{}, errDamaged
-	case id.Format != 0 && id.Format != identityFormat && id.Format != formatBeforeEvents:
-		return identity{}, fmt.Errorf("%w: has format %d, and this one knows formats %d and %d only",
+	case id.Format != 0 && (id.Format < formatBeforeEvents || id.Format > identityFormat):
+		return identity{}, fmt.Errorf("%w: has format %d, and this one knows formats %d to %d only",
 			errOtherVersion, id.Format, formatBeforeEvents, identityFormat)
 	case id.Format == 0, id.StoreID == "", id.Epoch == "":
 		return identity{}, errDamaged

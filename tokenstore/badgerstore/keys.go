@@ -18,11 +18,12 @@ const (
 	keyConnection = "c/"         // ID → sealed connection
 	keyDeleted    = "x/"         // ID → nothing: a connection that was deleted
 	keyDue        = "d/"         // time, ID → nothing: when Connection.Due is
-	keyList       = "l/"         // digest of a filter, time, ID → nothing: what the filter shows
+	keyList       = "l/"         // digest of a filter or label, time, ID → nothing: what the filter shows
 	keyFlow       = "f/"         // ID → sealed flow
 	keyTaken      = "t/"         // ID → nothing: a flow that is taken and not finished
 	keyEvent      = "e/"         // Seq → sealed event
 	keyHistory    = "h/"         // digest of a connection's ID, Seq → nothing: what happened to it
+	keyNote       = "n/"         // ID → sealed note
 )
 
 // present is the value of keys that say all by being there. It is not empty,
@@ -53,6 +54,7 @@ func connectionKey(id string) []byte { return []byte(keyConnection + id) }
 func deletedKey(id string) []byte    { return []byte(keyDeleted + id) }
 func flowKey(id string) []byte       { return []byte(keyFlow + id) }
 func takenKey(id string) []byte      { return []byte(keyTaken + id) }
+func noteKey(id string) []byte       { return []byte(keyNote + id) }
 
 func eventKey(seq uint64) []byte { return binary.BigEndian.AppendUint64([]byte(keyEvent), seq) }
 
@@ -86,7 +88,7 @@ func dueKey(at time.Time, id string) []byte {
 	return append(appendTime([]byte(keyDue), at), id...)
 }
 
-// listPrefix begins the keys of the connections that f shows.
+// listPrefix begins the keys of the connections that f shows without its labels.
 func (m keyMaker) listPrefix(f tokenstore.Filter) []byte {
 	mac := hmac.New(sha256.New, m.indexKey)
 	for _, part := range []string{f.UserID, f.Integration, string(f.Status)} {
@@ -96,14 +98,41 @@ func (m keyMaker) listPrefix(f tokenstore.Filter) []byte {
 	return append([]byte(keyList), mac.Sum(nil)[:digestLen]...)
 }
 
-func (m keyMaker) listKey(f tokenstore.Filter, at tokenstore.Position) []byte {
-	return append(appendTime(m.listPrefix(f), at.CreatedAt), at.ID...)
+// labelPrefix begins the keys of the connections that have this label.
+func (m keyMaker) labelPrefix(key, value string) []byte {
+	mac := hmac.New(sha256.New, m.indexKey)
+	mac.Write([]byte("lanyard-label-v1"))
+	mac.Write(binary.BigEndian.AppendUint32(nil, uint32(len(key)))) //nolint:gosec // as above
+	mac.Write([]byte(key))
+	mac.Write([]byte(value))
+	return append([]byte(keyList), mac.Sum(nil)[:digestLen]...)
+}
+
+// listPrefixes returns the prefixes of the ranges whose common places f shows.
+func (m keyMaker) listPrefixes(f tokenstore.Filter) (prefixes [][]byte) {
+	for key, value := range f.Labels {
+		prefixes = append(prefixes, m.labelPrefix(key, value))
+	}
+	if len(prefixes) == 0 || f.UserID != "" || f.Integration != "" || f.Status != "" {
+		prefixes = append(prefixes, m.listPrefix(f))
+	}
+	return prefixes
+}
+
+// labelKeys returns the keys by which c is found by its labels.
+func (m keyMaker) labelKeys(c *tokenstore.Connection) (keys [][]byte) {
+	for key, value := range c.Labels {
+		keys = append(keys, append(m.labelPrefix(key, value), placeOf(tokenstore.PositionOf(c))...))
+	}
+	return keys
 }
 
 // indexKeys returns the keys besides its own by which c is found: one for each
-// of the eight filters that show it, so that every list is one range of keys.
+// of the eight filters that show it, so that every list without labels is one
+// range of keys, and one for each label.
 func (m keyMaker) indexKeys(c *tokenstore.Connection) [][]byte {
-	keys := make([][]byte, 0, 9)
+	keys := make([][]byte, 0, 9+len(c.Labels))
+	at := placeOf(tokenstore.PositionOf(c))
 	for bits := range 8 {
 		var f tokenstore.Filter
 		if bits&1 != 0 {
@@ -115,8 +144,9 @@ func (m keyMaker) indexKeys(c *tokenstore.Connection) [][]byte {
 		if bits&4 != 0 {
 			f.Status = c.Status
 		}
-		keys = append(keys, m.listKey(f, tokenstore.PositionOf(c)))
+		keys = append(keys, append(m.listPrefix(f), at...))
 	}
+	keys = append(keys, m.labelKeys(c)...)
 	if due := dueKey(c.Due(), c.ID); due != nil {
 		keys = append(keys, due)
 	}

@@ -85,6 +85,7 @@ func (s *Store) put(r *reader, g *generation, n uint64) (err error) {
 		return fmt.Errorf("making the store's mark: %w", err)
 	}
 	err = s.changeSealing(func(now *sealing) error {
+		now.id.Indexing = now.id.Indexing || now.id.Format <= formatBeforeLabels
 		now.id.Generation, now.id.Format = n, identityFormat
 		if err := writeIdentity(s.dir, now.id); err != nil {
 			return err

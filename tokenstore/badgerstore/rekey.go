@@ -33,7 +33,7 @@ type RekeyProgress struct {
 	// State is `idle` (everything is under the primary key), `needed` (not
 	// everything, and nobody has begun), `running`, or `done` since Open.
 	State   string
-	Total   int // connections, flows and events
+	Total   int // connections, flows, events and notes
 	Done    int // of them, those under the primary key
 	Damaged int // of them, those that can't be opened
 	// Error is why sealing doesn't get on: of the last try, and empty once one
@@ -177,7 +177,7 @@ func (s *Store) rekeyPass(ctx context.Context, primary uint32, use func(ctx cont
 		return 0, err
 	}
 	total := 0
-	for _, prefix := range []string{keyConnection, keyFlow, keyEvent} {
+	for _, prefix := range []string{keyConnection, keyFlow, keyEvent, keyNote} {
 		for from := []byte(prefix); from != nil; {
 			if err := ctx.Err(); err != nil {
 				return left, err
@@ -300,8 +300,11 @@ func (id identity) dataOf(key []byte, revision uint64) []byte {
 		return id.eventData(seq)
 	}
 	kind, prefix := tokenstore.KindConnection, keyConnection
-	if bytes.HasPrefix(key, []byte(keyFlow)) {
+	switch {
+	case bytes.HasPrefix(key, []byte(keyFlow)):
 		kind, prefix = tokenstore.KindFlow, keyFlow
+	case bytes.HasPrefix(key, []byte(keyNote)):
+		kind, prefix = tokenstore.KindNote, keyNote
 	}
 	return id.associatedData(kind, string(key[len(prefix):]), revision)
 }

@@ -70,6 +70,7 @@ type Restored struct {
 //
 // Refresh tokens are marked as unproven; the events are the backup's; what was
 // under way at the time of the backup is dropped, unless its answer was there.
+// There are no notes.
 //
 // Errors wrap ErrBadBackup, tokenstore.ErrKeyMissing, ErrStoreExists, or
 // tokenstore.ErrUnavailable if another process has the directory.

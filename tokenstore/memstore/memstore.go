@@ -308,6 +308,10 @@ func (s *Store) ListEvents(
 		return nil, "", fmt.Errorf("memstore: %w: it is beyond the newest event", tokenstore.ErrBadCursor)
 	}
 	oldest := len(s.events) - tokenstore.MaxEvents
+	if f.NewestFirst {
+		page, next = s.eventsBefore(f, oldest, after, limit)
+		return page, next, nil
+	}
 	for i, e := range s.events {
 		if len(page) == limit {
 			break
@@ -317,6 +321,18 @@ func (s *Store) ListEvents(
 		}
 	}
 	return page, cursor, nil
+}
+
+func (s *Store) eventsBefore(f tokenstore.EventFilter, oldest int, before uint64, limit int) (page []tokenstore.Event, next string) {
+	for i, e := range slices.Backward(s.events) {
+		if i < oldest || before != 0 && e.Seq >= before || f.ConnectionID != "" && f.ConnectionID != e.ConnectionID {
+			continue
+		}
+		if page = append(page, e); len(page) == limit {
+			return page, tokenstore.EventCursor(e.Seq)
+		}
+	}
+	return page, ""
 }
 
 func (s *Store) add(events []tokenstore.Event) {

@@ -3,6 +3,8 @@ package memstore_test
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 	"github.com/lanyard-proxy/lanyard/tokenstore/memstore"
@@ -32,4 +34,30 @@ func TestFailWrites(t *testing.T) {
 	if got, err := s.UpdateConnection(t.Context(), id, rename); err != nil || got.Name != "new" {
 		t.Errorf("UpdateConnection after the failure = %q, %v; want it to work", got.Name, err)
 	}
+}
+
+// TestNoteIsForgotten: a note is there until its time has come, and then as if
+// it had never been.
+func TestNoteIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New()
+		_, err := s.UpdateNote(t.Context(), "answer/1", func(n *tokenstore.Note) error {
+			n.KeepUntil = time.Now().Add(24 * time.Hour)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(24*time.Hour - 1)
+		if _, err := s.Note(t.Context(), "answer/1"); err != nil {
+			t.Errorf("Note before its time = %v", err)
+		}
+		time.Sleep(1)
+		if _, err := s.Note(t.Context(), "answer/1"); !errors.Is(err, tokenstore.ErrNotFound) {
+			t.Errorf("Note after its time = %v, want ErrNotFound", err)
+		}
+		if notes, err := s.ListNotes(t.Context(), ""); err != nil || len(notes) > 0 {
+			t.Errorf("ListNotes = %v, %v; want none", notes, err)
+		}
+	})
 }

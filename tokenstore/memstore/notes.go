@@ -28,7 +28,7 @@ func (s *Store) Note(ctx context.Context, id string) (tokenstore.Note, error) {
 
 func (s *Store) note(id string) (tokenstore.Note, bool) {
 	n, ok := s.notes[id]
-	if !ok || !n.KeepUntil.IsZero() && !time.Now().Before(n.KeepUntil) {
+	if !ok || n.Forgotten(time.Now()) {
 		return tokenstore.Note{ID: id}, false
 	}
 	return n, true

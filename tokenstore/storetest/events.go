@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,6 +35,27 @@ func (c contract) events(f tokenstore.EventFilter) (all []tokenstore.Event) {
 		}
 		if want := tokenstore.EventCursor(page[len(page)-1].Seq); next != want {
 			c.Errorf("the cursor after event %d is %q, want %q", page[len(page)-1].Seq, next, want)
+		}
+		cursor = next
+	}
+}
+
+// eventsBackwards returns the same as events, read from the newest on.
+func (c contract) eventsBackwards(f tokenstore.EventFilter) (all []tokenstore.Event) {
+	c.Helper()
+	f.NewestFirst = true
+	for cursor := ""; ; {
+		page, next, err := c.s.ListEvents(c.Context(), f, cursor, 3)
+		if err != nil {
+			c.Fatalf("ListEvents, newest first = %v", err)
+		}
+		all = append(all, page...)
+		if next == "" {
+			slices.Reverse(all)
+			return all
+		}
+		if len(page) != 3 || next != tokenstore.EventCursor(page[2].Seq) {
+			c.Fatalf("ListEvents, newest first = %d events and a cursor that is not the last's", len(page))
 		}
 		cursor = next
 	}
@@ -209,8 +231,10 @@ func (c contract) eventFilter() {
 	}
 	for _, id := range ids[:len(ids)-1] {
 		c.same("the events of "+id, reasons(c.events(tokenstore.EventFilter{ConnectionID: id})), want[id])
+		c.same("the same, newest first", reasons(c.eventsBackwards(tokenstore.EventFilter{ConnectionID: id})), want[id])
 	}
 	c.same("all events", reasons(c.events(tokenstore.EventFilter{})), want["all"])
+	c.same("the same, newest first", reasons(c.eventsBackwards(tokenstore.EventFilter{})), want["all"])
 	c.same("the events of none", c.events(tokenstore.EventFilter{ConnectionID: "conn_"}), []tokenstore.Event(nil))
 	// A cursor is a place in the log, whatever the list was of.
 	page, _, err := c.s.ListEvents(c.Context(), tokenstore.EventFilter{ConnectionID: "conn_A"}, tokenstore.EventCursor(8), 1)

@@ -42,6 +42,15 @@ func FullEvent() tokenstore.Event {
 	return e
 }
 
+// FullNote returns a note in which every field is set, as FullConnection does. It
+// is kept for some time yet.
+func FullNote() tokenstore.Note {
+	var n tokenstore.Note
+	new(filler).fill(reflect.ValueOf(&n).Elem(), "note")
+	n.KeepUntil = time.Now().Add(time.Hour).UTC()
+	return n
+}
+
 type filler struct{ n int }
 
 func (f *filler) fill(v reflect.Value, path string) {

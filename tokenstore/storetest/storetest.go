@@ -36,6 +36,8 @@ func Run(t *testing.T, open func(t *testing.T) tokenstore.Store) {
 		{"list pages", contract.listPages},
 		{"list while connections come and go", contract.listWhileChanging},
 		{"list misuse", contract.listMisuse},
+		{"list by labels", contract.listLabels},
+		{"labels follow updates", contract.labelsFollow},
 		{"due", contract.due},
 		{"flow", contract.flow},
 		{"every field of a flow is kept", contract.everyFlowField},
@@ -51,6 +53,12 @@ func Run(t *testing.T, open func(t *testing.T) tokenstore.Store) {
 		{"events of a connection", contract.eventFilter},
 		{"list of events misuse", contract.eventMisuse},
 		{"concurrent events", contract.concurrentEvents},
+		{"note", contract.note},
+		{"every field of a note is kept", contract.everyNoteField},
+		{"long note", contract.longNote},
+		{"list of notes", contract.listNotes},
+		{"notes are forgotten", contract.forgottenNotes},
+		{"concurrent notes", contract.concurrentNotes},
 		{"ended context", contract.endedContext},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -159,6 +167,15 @@ func (c contract) endedContext() {
 	c.want("AppendEvents of none", c.s.AppendEvents(ctx), context.Canceled)
 	_, _, err = c.s.ListEvents(ctx, tokenstore.EventFilter{}, "", 1)
 	c.want("ListEvents", err, context.Canceled)
+	_, err = c.s.NewestConnection(ctx, tokenstore.Filter{})
+	c.want("NewestConnection", err, context.Canceled)
+	_, err = c.s.Note(ctx, "note")
+	c.want("Note", err, context.Canceled)
+	_, err = c.s.UpdateNote(ctx, "note", func(*tokenstore.Note) error { ran(); return nil })
+	c.want("UpdateNote", err, context.Canceled)
+	c.want("DeleteNote", c.s.DeleteNote(ctx, "note"), context.Canceled)
+	_, err = c.s.ListNotes(ctx, "")
+	c.want("ListNotes", err, context.Canceled)
 	c.same("the events", c.events(tokenstore.EventFilter{}), []tokenstore.Event(nil))
 	c.stored(conn)
 }

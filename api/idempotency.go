@@ -1,0 +1,236 @@
+package api
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/secret"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+const (
+	// onceLife is how long an answer is repeated.
+	onceLife = 24 * time.Hour
+	// maxOnce bounds an Idempotency-Key.
+	maxOnce = 255
+	// replayedHeader says that an answer is a repeated one.
+	replayedHeader = "Idempotency-Replayed"
+)
+
+// onceNote is what is kept of a request with an Idempotency-Key: first that it
+// was begun, then what was answered.
+type onceNote struct {
+	Digest string // of query and body
+	// ConnectionID is the ID of the connection that it makes, if it makes one. It
+	// is chosen before anything is done, so that the same request after a crash
+	// finds the connection and makes no second.
+	ConnectionID string
+	Status       int               // 0: not answered yet
+	Header       map[string]string // of onceHeaders
+	Text         string
+}
+
+// onceHeaders are the headers of an answer that are repeated with it.
+var onceHeaders = []string{"Content-Type", "Lanyard-Error", "Retry-After", "Cache-Control", "X-Content-Type-Options"}
+
+// takeOnce takes the header Idempotency-Key.
+func (in *input) takeOnce(r *http.Request) *guard.Problem {
+	switch given := r.Header.Values("Idempotency-Key"); {
+	case len(given) == 0:
+		return nil
+	case len(given) > 1, given[0] == "", len(given[0]) > maxOnce,
+		strings.ContainsFunc(given[0], func(r rune) bool { return r <= ' ' || r > '~' }):
+		return invalidRequest("Header `Idempotency-Key` has to be 1 to %d visible ASCII characters, once.", maxOnce)
+	default:
+		in.once = given[0]
+		return nil
+	}
+}
+
+// newID returns the ID of the connection that the request makes.
+func (in *input) newID() string { return cmp.Or(in.madeID, tokenstore.NewID()) }
+
+// before returns the connection that this request made before a crash or an
+// error, or nil.
+func (h *Handler) before(ctx context.Context, in *input) (*tokenstore.Connection, *guard.Problem) {
+	if !in.again {
+		return nil, nil
+	}
+	c, err := h.cfg.Store.Connection(ctx, in.madeID)
+	switch {
+	case errors.Is(err, tokenstore.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, h.storeProblem(err)
+	}
+	return &c, nil
+}
+
+// serveOnce serves a request with an Idempotency-Key: what it was answered
+// before, or else what it asks for, whose answer is kept.
+func (h *Handler) serveOnce(w http.ResponseWriter, r *http.Request, rt *route, in *input) {
+	if in.lines != "" {
+		invalidRequest("`Idempotency-Key` does not go with lines. Give each its `id`: none is stored twice.").Write(w)
+		return
+	}
+	ctx, cancel := detached(r)
+	defer cancel()
+	// The key and the path are in it, and neither can be read out of it.
+	id := "idempotency/" + hex.EncodeToString(in.key.MAC("lanyard idempotency v1\n"+r.URL.EscapedPath()+"\n"+in.once))
+	held := &heldWriter{ResponseWriter: w}
+	defer held.release() // after the key is free again
+	if !h.enterOnce(id) {
+		guard.Problem{
+			Status: http.StatusConflict, Code: "idempotency_conflict",
+			Detail: "The first request with this `Idempotency-Key` is still under way.",
+		}.Write(w)
+		return
+	}
+	defer h.leaveOnce(id)
+	kept, p := h.beginOnce(ctx, id, in)
+	switch {
+	case p != nil:
+		p.Write(w)
+		return
+	case kept.Status != 0:
+		for name, value := range kept.Header {
+			w.Header().Set(name, value)
+		}
+		w.Header().Set(replayedHeader, "true")
+		w.Header().Set("Content-Length", strconv.Itoa(len(kept.Text)))
+		w.WriteHeader(kept.Status)
+		_, _ = w.Write([]byte(kept.Text))
+		return
+	}
+	h.serve(held, r, rt, in)
+	if held.status >= http.StatusInternalServerError && !in.spoilt {
+		return // the ID stays, since what failed may have been done all the same
+	}
+	kept.Status, kept.Header, kept.Text = held.status, held.headers(), held.text.String()
+	ctx, cancelEnd := detached(r) // serving may have taken as long as it may
+	defer cancelEnd()
+	if err := h.endOnce(ctx, id, kept); err != nil {
+		// It was done, and is answered so. The same request again finds what it made.
+		h.log.Warn("answer to an idempotent request not kept", zap.Error(err))
+	}
+}
+
+func (h *Handler) enterOnce(id string) bool {
+	h.onceMu.Lock()
+	defer h.onceMu.Unlock()
+	if h.underWay[id] {
+		return false
+	}
+	h.underWay[id] = true
+	return true
+}
+
+func (h *Handler) leaveOnce(id string) {
+	h.onceMu.Lock()
+	defer h.onceMu.Unlock()
+	delete(h.underWay, id)
+}
+
+// beginOnce returns what is kept of in, or keeps that it is begun.
+func (h *Handler) beginOnce(ctx context.Context, id string, in *input) (onceNote, *guard.Problem) {
+	var kept onceNote
+	var unreadable error
+	in.madeID = tokenstore.NewID()
+	fresh, err := newNoteText(onceNote{Digest: in.digest, ConnectionID: in.madeID})
+	if err != nil {
+		return kept, h.storeProblem(err)
+	}
+	in.again = false
+	_, err = h.cfg.Store.UpdateNote(ctx, id, func(n *tokenstore.Note) error {
+		kept, unreadable, in.again = onceNote{}, nil, false
+		if !n.Text.IsZero() {
+			unreadable, in.again = n.Text.DecodeJSON(&kept), true
+			return tokenstore.ErrUnchanged
+		}
+		n.Text, n.KeepUntil = fresh, time.Now().Add(onceLife).UTC()
+		return nil
+	})
+	switch err = errors.Join(err, unreadable); {
+	case err != nil:
+		return kept, h.storeProblem(err)
+	case !in.again:
+		return onceNote{Digest: in.digest, ConnectionID: in.madeID}, nil
+	case kept.Digest != in.digest:
+		return kept, &guard.Problem{
+			Status: http.StatusUnprocessableEntity, Code: "idempotency_key_reused",
+			Detail: "This `Idempotency-Key` came with another body within the last 24 hours. Nothing was done.",
+		}
+	}
+	in.madeID = kept.ConnectionID
+	return kept, nil
+}
+
+// endOnce keeps what was answered. Where that is an error of ours, the request
+// is forgotten.
+func (h *Handler) endOnce(ctx context.Context, id string, kept onceNote) error {
+	if kept.Status >= http.StatusInternalServerError {
+		return h.cfg.Store.DeleteNote(ctx, id)
+	}
+	text, err := newNoteText(kept)
+	if err != nil {
+		return err
+	}
+	_, err = h.cfg.Store.UpdateNote(ctx, id, func(n *tokenstore.Note) error {
+		n.Text = text
+		if n.KeepUntil.IsZero() { // it ended while the request was served
+			n.KeepUntil = time.Now().Add(onceLife).UTC()
+		}
+		return nil
+	})
+	return err
+}
+
+func newNoteText(n onceNote) (secret.String, error) {
+	b, err := json.Marshal(n)
+	return secret.New(string(b)), err
+}
+
+// heldWriter holds an answer back until it is kept, so that nobody can ask again
+// in between.
+type heldWriter struct {
+	http.ResponseWriter
+	status int
+	text   bytes.Buffer
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *heldWriter) WriteHeader(status int) { w.status = status }
+
+// Write implements http.ResponseWriter.
+func (w *heldWriter) Write(b []byte) (int, error) { return w.text.Write(b) }
+
+// headers returns what is repeated of the answer's headers.
+func (w *heldWriter) headers() map[string]string {
+	all := map[string]string{}
+	for _, name := range onceHeaders {
+		if value := w.Header().Get(name); value != "" {
+			all[name] = value
+		}
+	}
+	return all
+}
+
+// release sends the answer.
+func (w *heldWriter) release() {
+	if w.status == 0 {
+		return // nothing was held back
+	}
+	w.ResponseWriter.WriteHeader(w.status)
+	_, _ = w.ResponseWriter.Write(w.text.Bytes())
+}

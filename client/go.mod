@@ -1,0 +1,3 @@
+module github.com/lanyard-proxy/lanyard/client
+
+go 1.24

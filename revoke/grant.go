@@ -1,0 +1,172 @@
+package revoke
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"time"
+
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+const (
+	// tryTimeout bounds one try at the provider.
+	tryTimeout = 5 * time.Second
+	// maxSiblings is how many connections are looked at for one that rests on
+	// the same grant. Where there are more, one of them may.
+	maxSiblings = 10_000
+	pageSize    = 100
+)
+
+// heldBy returns what matters here of a connection: its credentials, less what
+// is not the provider's to end, and whose they are.
+func heldBy(c *tokenstore.Connection) tokenstore.Connection {
+	held := tokenstore.Connection{
+		ID: c.ID, Integration: c.Integration, UserID: c.UserID, Params: maps.Clone(c.Params),
+		AuthScheme: c.AuthScheme, Account: c.Account, Token: issued(c.AuthScheme, c.Token),
+	}
+	if c.Staged != nil {
+		held.Staged = &tokenstore.Staged{Token: issued(c.AuthScheme, c.Staged.Token), Account: c.Staged.Account}
+	}
+	return held
+}
+
+// issued returns what the provider has issued of t. A private key, and what
+// stands for our own client, must never be sent to it.
+func issued(scheme string, t tokenstore.Token) tokenstore.Token {
+	if scheme == tokenstore.AuthJWTBearer || scheme == tokenstore.AuthClientCredentials || t.RefreshToken.Equal(tokenstore.ClientCredentials) {
+		t.RefreshToken = tokenstore.Token{}.RefreshToken
+	}
+	return t.Clone()
+}
+
+func holds(t tokenstore.Token) bool { return !t.AccessToken.IsZero() || !t.RefreshToken.IsZero() }
+
+// credential is one of a connection's, and the account it is of.
+type credential struct {
+	token   tokenstore.Token
+	account tokenstore.Account
+}
+
+// credentials returns what c holds: the live credential, and the one that waits
+// for completion.
+func credentials(c *tokenstore.Connection) []credential {
+	var all []credential
+	if holds(c.Token) {
+		all = append(all, credential{c.Token, c.Account})
+	}
+	if c.Staged != nil && holds(c.Staged.Token) {
+		all = append(all, credential{c.Staged.Token, c.Staged.Account})
+	}
+	return all
+}
+
+// sameCredentials reports whether a and b hold the same.
+func sameCredentials(a, b *tokenstore.Connection) bool {
+	as, bs := credentials(a), credentials(b)
+	if len(as) != len(bs) {
+		return false
+	}
+	for i := range as {
+		if !as[i].token.AccessToken.Equal(bs[i].token.AccessToken) || !as[i].token.RefreshToken.Equal(bs[i].token.RefreshToken) {
+			return false
+		}
+	}
+	return true
+}
+
+// provider returns who can end what held holds, or why nobody is to be asked.
+func (r *Revoker) provider(held *tokenstore.Connection) (Provider, string) {
+	if len(credentials(held)) == 0 {
+		return nil, ReasonNothing
+	}
+	p, err := r.cfg.Provider(held.Integration, held.Params)
+	switch {
+	case errors.Is(err, ErrIntegrationMissing):
+		return nil, ReasonMissing
+	case err != nil:
+		return nil, ReasonParams
+	}
+	scheme := held.AuthScheme
+	if scheme == "" {
+		scheme = p.Scheme()
+	}
+	switch scheme {
+	case tokenstore.AuthAPIKey, tokenstore.AuthBasic, tokenstore.AuthBearerToken:
+		return nil, ReasonNoEndpoint
+	}
+	return p, ""
+}
+
+// try asks the provider once for each credential, unless that would end a
+// sibling's grant: then it returns why it did not ask. The siblings are looked
+// for at each try, since the user may have connected again in between.
+func (r *Revoker) try(ctx context.Context, held *tokenstore.Connection) (spared string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	p, reason := r.provider(held)
+	switch reason {
+	case "":
+	case ReasonMissing, ReasonParams: // it may come back
+		return "", errors.New(reason)
+	default:
+		return reason, nil
+	}
+	for _, c := range credentials(held) {
+		if !p.RevokesSingle() {
+			shared, err := r.shared(ctx, held, c.account)
+			if err != nil {
+				return "", err
+			}
+			if shared {
+				spared = ReasonShared
+				continue
+			}
+		}
+		err := p.Revoke(ctx, c.token)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return ReasonNoEndpoint, nil
+		}
+		if err != nil && !isDead(err) {
+			return "", err
+		}
+	}
+	return spared, nil
+}
+
+// isDead reports whether a provider refused to revoke what is dead already.
+func isDead(err error) bool {
+	refusal, ok := errors.AsType[*tokenstore.RefusalError](err)
+	return ok && refusal.Kind == tokenstore.RefusedGrant
+}
+
+// shared reports whether a connection that is there holds a credential that may
+// rest on the same grant as one of this account: of the same user, or of anybody
+// for what no connection had. What a damaged one holds is not known.
+func (r *Revoker) shared(ctx context.Context, held *tokenstore.Connection, account tokenstore.Account) (bool, error) {
+	f := tokenstore.Filter{Integration: held.Integration}
+	if held.ID != "" {
+		f.UserID = held.UserID
+	}
+	for cursor, looked := "", 0; looked < maxSiblings; looked += pageSize {
+		page, next, err := r.cfg.Store.ListConnections(ctx, f, cursor, pageSize)
+		if err != nil {
+			return false, err
+		}
+		for i := range page {
+			if page[i].Damaged {
+				return true, nil
+			}
+			for _, c := range credentials(&page[i]) {
+				if c.account.SameAs(account) {
+					return true, nil
+				}
+			}
+		}
+		if next == "" {
+			return false, nil
+		}
+		cursor = next
+	}
+	return true, nil
+}

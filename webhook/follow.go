@@ -1,0 +1,304 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/lanyard-proxy/lanyard/secret"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+)
+
+const (
+	// pollEvery is how late at most an event is looked at.
+	pollEvery = 500 * time.Millisecond
+	// saveEvery is how often at most an endpoint's place is written: what was
+	// taken in the last second before a crash is sent twice.
+	saveEvery = time.Second
+	// pageSize is how many events are read at once.
+	pageSize = 200
+	// maxAhead bounds the events in memory that wait for an endpoint.
+	maxAhead = 1000
+	// storeAgain is how long after a failure the store is asked again.
+	storeAgain = 5 * time.Second
+	// storeTime bounds one round of questions.
+	storeTime = 5 * time.Second
+	// forget is how long the place of an endpoint is kept that is configured no
+	// more, or while Lanyard does not run: longer than any event is tried.
+	forget = 7 * 24 * time.Hour
+	// renewEvery is how often a place is written that has not changed.
+	renewEvery = 6 * time.Hour
+)
+
+// notePrefix begins the IDs of the notes that say how far endpoints have come.
+const notePrefix = "webhook/"
+
+// placeNote is such a note.
+type placeNote struct {
+	Seq uint64 `json:"seq"` // of the last event that was taken, as all before it were
+}
+
+// worker sends to one endpoint.
+type worker struct {
+	sender   *Sender
+	endpoint Endpoint
+	log      *zap.Logger
+	note     string  // the ID of the note with its place
+	before   *worker // for the same URL, as it was configured before; may be nil
+	since    time.Time
+
+	ctx  context.Context //nolint:containedctx // the worker's life
+	stop context.CancelFunc
+	over chan struct{} // closed when nothing is sent any more
+	gone atomic.Bool   // the endpoint has said so: 410
+
+	sendCtx context.Context    //nolint:containedctx // the requests': it ends a little later
+	endSend context.CancelFunc // ends what is under way
+	slots   chan struct{}      // one for each request under way
+	lanes   sync.WaitGroup
+	failing atomic.Bool // the last request was not taken
+
+	mu     sync.Mutex
+	read   uint64                        // guarded by mu; the Seq up to which the log was read
+	ahead  map[uint64]bool               // guarded by mu; :: Seq of those that wait
+	queues map[string][]tokenstore.Event // guarded by mu; :: connection ID → what waits, in order, for the lane that sends it
+	pause  time.Time                     // guarded by mu; the endpoint wants nothing before
+
+	// Only of run:
+	placed      bool      // read is known
+	saved       uint64    // the place in the note
+	savedAt     time.Time // when it was written
+	storeFailed bool      // and that was logged
+}
+
+func newWorker(s *Sender, e Endpoint, before *worker) *worker {
+	w := &worker{
+		sender: s, endpoint: e, before: before, since: time.Now(),
+		log:   s.cfg.Logger.With(zap.String("webhook", shown(e.URL))),
+		note:  notePrefix + secret.New(e.URL).Hash(),
+		over:  make(chan struct{}),
+		slots: make(chan struct{}, atOnce),
+		ahead: map[uint64]bool{}, queues: map[string][]tokenstore.Event{},
+	}
+	w.ctx, w.stop = context.WithCancel(context.Background())
+	w.sendCtx, w.endSend = context.WithCancel(context.Background())
+	if before == nil {
+		// Here and not in run, so that what happens from now on is sent.
+		w.try(w.place)
+	}
+	return w
+}
+
+// run follows the log until the worker is stopped, or the endpoint has gone.
+func (w *worker) run() {
+	defer close(w.over)
+	defer w.endSend()
+	if w.before != nil {
+		<-w.before.over // so that nothing is sent out of its order
+		w.before = nil
+	}
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for w.ctx.Err() == nil {
+		wait := tick.C
+		if !w.try(w.round) {
+			wait = time.After(storeAgain)
+		}
+		select {
+		case <-w.ctx.Done():
+		case <-wait:
+		}
+	}
+	time.AfterFunc(stopGrace, w.endSend)
+	w.lanes.Wait()
+	w.savedAt = time.Time{}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), storeTime)
+	defer cancel()
+	if err := w.save(ctx); err != nil {
+		w.log.Warn("place of webhooks not written, some will come twice", zap.Error(err))
+	}
+}
+
+// try asks the store, and reports whether it has answered. It logs the first of
+// several failures.
+func (w *worker) try(ask func(context.Context) error) bool {
+	ctx, cancel := context.WithTimeout(w.ctx, storeTime)
+	defer cancel()
+	err := ask(ctx)
+	if err == nil || w.ctx.Err() != nil {
+		w.storeFailed = false
+		return true
+	}
+	if !w.storeFailed {
+		w.log.Error("webhooks wait for the store", zap.Error(err))
+	}
+	w.storeFailed = true
+	return false
+}
+
+func (w *worker) round(ctx context.Context) error {
+	if err := w.place(ctx); err != nil {
+		return err
+	}
+	if err := w.look(ctx); err != nil {
+		return err
+	}
+	return w.save(ctx)
+}
+
+// place finds where the endpoint stands: where its note says, or at the log's
+// end.
+func (w *worker) place(ctx context.Context) error {
+	if w.placed {
+		return nil
+	}
+	seq, known, err := w.noted(ctx)
+	if err != nil {
+		return err
+	}
+	if known {
+		w.goOn(seq)
+		w.saved = seq
+		return nil
+	}
+	end, err := tokenstore.EventsEnd(ctx, w.sender.cfg.Store)
+	if err != nil {
+		return err
+	}
+	if seq, err = tokenstore.ParseEventCursor(end); err != nil {
+		return err
+	}
+	if err := w.write(ctx, seq); err != nil {
+		return err
+	}
+	w.goOn(seq)
+	return nil
+}
+
+// noted returns the place that the note tells, if there is one in this log.
+func (w *worker) noted(ctx context.Context) (seq uint64, known bool, err error) {
+	n, err := w.sender.cfg.Store.Note(ctx, w.note)
+	if errors.Is(err, tokenstore.ErrNotFound) {
+		return 0, false, nil
+	}
+	var at placeNote
+	if err == nil {
+		err = n.Text.DecodeJSON(&at)
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("reading the place of a webhook: %w", err)
+	}
+	_, _, err = w.sender.cfg.Store.ListEvents(ctx, tokenstore.EventFilter{}, tokenstore.EventCursor(at.Seq), 1)
+	if errors.Is(err, tokenstore.ErrBadCursor) {
+		w.log.Warn("webhooks begin anew: the audit log was put back to what it was before")
+		return 0, false, nil
+	}
+	return at.Seq, err == nil, err
+}
+
+func (w *worker) goOn(seq uint64) {
+	w.mu.Lock()
+	w.read = seq
+	w.mu.Unlock()
+	w.placed = true
+}
+
+// look takes over what the log has, as far as there is room.
+func (w *worker) look(ctx context.Context) error {
+	for {
+		w.mu.Lock()
+		after, limit := w.read, min(maxAhead-len(w.ahead), pageSize)
+		w.mu.Unlock()
+		if limit <= 0 {
+			return nil
+		}
+		page, _, err := w.sender.cfg.Store.ListEvents(ctx, tokenstore.EventFilter{}, tokenstore.EventCursor(after), limit)
+		if errors.Is(err, tokenstore.ErrBadCursor) {
+			w.placed = false // the next look begins anew
+		}
+		if err != nil {
+			return err
+		}
+		if len(page) > 0 && page[0].Seq > after+1 {
+			w.log.Error("the audit log has forgotten events before their webhooks were taken", zap.Uint64("events", page[0].Seq-after-1))
+		}
+		w.enqueue(page)
+		if len(page) < limit {
+			return nil
+		}
+	}
+}
+
+func (w *worker) enqueue(page []tokenstore.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range page {
+		w.read = e.Seq
+		if !w.endpoint.wants(e.Type) {
+			continue
+		}
+		w.ahead[e.Seq] = true
+		queue, busy := w.queues[e.ConnectionID]
+		w.queues[e.ConnectionID] = append(queue, e)
+		if !busy {
+			w.lanes.Go(func() { w.lane(e.ConnectionID) })
+		}
+	}
+}
+
+// lane sends what waits of one connection, one after the other.
+func (w *worker) lane(id string) {
+	for {
+		w.mu.Lock()
+		queue := w.queues[id]
+		if len(queue) == 0 {
+			delete(w.queues, id)
+			w.mu.Unlock()
+			return
+		}
+		w.mu.Unlock()
+		if !w.deliver(queue[0]) {
+			return
+		}
+		w.mu.Lock()
+		w.queues[id] = w.queues[id][1:]
+		delete(w.ahead, queue[0].Seq)
+		w.mu.Unlock()
+	}
+}
+
+// save writes up to where everything was taken, if that is time.
+func (w *worker) save(ctx context.Context) error {
+	if !w.placed {
+		return nil
+	}
+	w.mu.Lock()
+	place := w.read
+	for seq := range w.ahead {
+		place = min(place, seq-1)
+	}
+	w.mu.Unlock()
+	age := time.Since(w.savedAt)
+	if age < saveEvery || place == w.saved && age < renewEvery {
+		return nil
+	}
+	return w.write(ctx, place)
+}
+
+func (w *worker) write(ctx context.Context, place uint64) error {
+	_, err := w.sender.cfg.Store.UpdateNote(ctx, w.note, func(n *tokenstore.Note) error {
+		n.Text = secret.New(fmt.Sprintf(`{"seq":%d}`, place))
+		n.KeepUntil = time.Now().Add(forget)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("writing the place of a webhook: %w", err)
+	}
+	w.saved, w.savedAt = place, time.Now()
+	return nil
+}
