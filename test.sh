@@ -10,7 +10,7 @@ cd "$(dirname "$0")"
 
 tags=nobadger,nomysql,nopgx
 # the npm packages that the e2e tests use
-npms='internal/e2e/oidcprovider internal/e2e/axe'
+npms='internal/e2e/oidcprovider internal/e2e/axe examples/express-app'
 
 command -v go >/dev/null || {
 	echo "test.sh: needs Go $(sed -n 's/^go //p' go.mod) or newer: https://go.dev/dl/" >&2
@@ -62,12 +62,19 @@ export LANYARD_BIN
 
 echo '== go vet'
 CGO_ENABLED=0 go vet -trimpath -tags "$tags" ./... # compiled as ./caddy was
+for module in client examples/go-app; do
+	(cd "$module" && go vet ./...)
+done
 
 echo "== go test $race"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT INT TERM
 # shellcheck disable=SC2086 # nothing where it is empty
-{ go test $race -tags "$tags" -timeout 20m "$@" ./... 2>&1 || echo 'test.sh: failed'; } | tee "$log"
+{
+	go test $race -tags "$tags" -timeout 20m "$@" ./... 2>&1 || echo 'test.sh: failed'
+	# by itself; internal/e2e runs it with a Lanyard
+	(cd client && go test $race "$@" ./... 2>&1) || echo 'test.sh: failed'
+} | tee "$log"
 
 passed=$(grep -c '^ok ' "$log") || true
 failed=$(grep -c '^FAIL[[:space:]]' "$log") || true

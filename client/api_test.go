@@ -46,7 +46,7 @@ func says(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) }
 }
 
-func breaksOff(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }
+func breaksOff(_ http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }
 
 func TestRetries(t *testing.T) {
 	ctx := t.Context()

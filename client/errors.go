@@ -19,13 +19,14 @@ var ErrHostNotAllowed = errors.New("lanyard: the host is none of the connection'
 var ErrState = errors.New("lanyard: the state is not this browser's")
 
 // ReconnectRequired says that the provider no longer takes a connection's
-// credential: its user has to connect again, at URL.
+// credential: its user has to connect again. An app that takes the browser back
+// with Callback makes a link of its own, with this ConnectionID and a State.
 type ReconnectRequired struct { //nolint:errname // it is a condition, and reads as one: errors.As(err, &reconnect)
 	ConnectionID string
 	// Reason is a code, such as invalid_grant or revoked.
 	Reason string
-	// URL is a connect link that lives 15 minutes. It may be empty where no link
-	// can be made.
+	// URL is a connect link without a state that lives 15 minutes: to be shown,
+	// or sent to the user. Empty where no link can be made.
 	URL string
 }
 

@@ -117,8 +117,8 @@ func ExampleReconnectRequired() {
 		err := getJSON(hc, here.apiURL+"/me", &me)
 		var reconnect *client.ReconnectRequired
 		switch {
-		case errors.As(err, &reconnect):
-			http.Redirect(w, r, reconnect.URL, http.StatusSeeOther)
+		case errors.As(err, &reconnect): // to where the app makes its links
+			http.Redirect(w, r, "/connect?id="+reconnect.ConnectionID, http.StatusSeeOther)
 		case err != nil:
 			http.Error(w, "the provider is not to be had now", http.StatusBadGateway)
 		}

@@ -142,7 +142,7 @@ func (s *standIn) browse(w http.ResponseWriter, r *http.Request) {
 	if c == nil {
 		c = s.add(q.Get("integration"), q.Get("user_id"))
 	}
-	for _, scope := range strings.Fields(q.Get("scopes")) {
+	for scope := range strings.FieldsSeq(q.Get("scopes")) {
 		if !slices.Contains(c.Scopes.Granted, scope) {
 			c.Scopes.Granted = append(c.Scopes.Granted, scope)
 		}

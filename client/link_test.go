@@ -117,8 +117,13 @@ func TestLinksThatCantBe(t *testing.T) {
 
 func TestConfigsThatCantBe(t *testing.T) {
 	for _, cfg := range []client.Config{
-		{PublicURL: "connect.example.com"}, {PublicURL: "https://connect.example.com/?x"}, {APIURL: "localhost:9080"},
-		{APIURL: "http://user@localhost"}, {APIURL: "unix://relative"}, {ProxyURL: "ftp://localhost"}, {APIURL: "http://localhost#x"},
+		{PublicURL: "connect.example.com"},
+		{PublicURL: "https://connect.example.com/?x"},
+		{APIURL: "localhost:9080"},
+		{APIURL: "http://user@localhost"},
+		{APIURL: "unix://relative"},
+		{ProxyURL: "ftp://localhost"},
+		{APIURL: "http://localhost#x"},
 	} {
 		if _, err := client.New(cfg); err == nil {
 			t.Errorf("New(%v) took it", cfg)

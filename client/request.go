@@ -90,7 +90,7 @@ func (c *Client) try(ctx context.Context, r call, body []byte, once string, out 
 	if once != "" {
 		header.Set("Idempotency-Key", once)
 	}
-	res, err := c.send(ctx, r, header, bytes.NewReader(body))
+	res, err := c.send(ctx, r, header, bytes.NewReader(body)) //nolint:bodyclose // discard does it
 	if err != nil {
 		return err
 	}

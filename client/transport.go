@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // HTTPClient returns an HTTP client that calls the API of a connection's
@@ -23,8 +24,8 @@ import (
 // *APIError. errors.As finds them in what the SDK returns.
 //
 // apiURLs say where the API is: first its URL, as the provider's entry in Lanyard
-// has it, then those of its further hosts. Left out, Lanyard is asked, once: that
-// needs Config.APIKey.
+// has it, then those of its further hosts. Left out, Lanyard is asked, at most
+// every ten minutes for a connection: that needs Config.APIKey.
 func (c *Client) HTTPClient(connectionID string, apiURLs ...string) *http.Client {
 	t := &transport{client: c, connectionID: connectionID, given: apiURLs}
 	return &http.Client{Transport: t, CheckRedirect: t.checkRedirect}
@@ -47,10 +48,7 @@ type upstream struct {
 type transport struct {
 	client       *Client
 	connectionID string
-	given        []string
-
-	mu sync.Mutex
-	up *upstream // guarded by mu; nil: not known yet
+	given        []string // where its API is; none: Lanyard knows
 }
 
 // dropped are the headers of a request that are Lanyard's to set, or nobody's.
@@ -187,25 +185,10 @@ func (t *transport) checkRedirect(req *http.Request, via []*http.Request) error 
 
 // upstream returns where the connection's API is.
 func (t *transport) upstream(ctx context.Context) (*upstream, error) {
-	t.mu.Lock()
-	up := t.up
-	t.mu.Unlock()
-	if up != nil {
-		return up, nil
-	}
-	var err error
 	if len(t.given) > 0 {
-		up, err = newUpstream(t.given[0], t.given[1:])
-	} else {
-		up, err = t.client.ask(ctx, t.connectionID)
+		return newUpstream(t.given[0], t.given[1:])
 	}
-	if err != nil {
-		return nil, err
-	}
-	t.mu.Lock()
-	t.up = up
-	t.mu.Unlock()
-	return up, nil
+	return t.client.apis.of(ctx, t.client, t.connectionID)
 }
 
 func newUpstream(apiURL string, hosts []string) (*upstream, error) {
@@ -223,20 +206,44 @@ func newUpstream(apiURL string, hosts []string) (*upstream, error) {
 	return up, nil
 }
 
-// catalogue is what Lanyard has said about its providers. What it says does not
-// change while it runs, but for a reload.
+const (
+	// knownFor is how long what Lanyard has said of its providers is remembered:
+	// it changes with a reload of its configuration.
+	knownFor = 10 * time.Minute
+	// maxKnown bounds the connections of which it is.
+	maxKnown = 10_000
+)
+
+// catalogue remembers where APIs are. The zero value knows nothing.
 type catalogue struct {
-	mu        sync.Mutex
-	providers map[string]Provider // guarded by mu
+	mu        sync.Mutex // guards what follows
+	since     time.Time
+	providers map[string]Provider
+	upstreams map[string]*upstream // :: connection ID → its API
 }
 
-// ask asks Lanyard where a connection's API is.
-func (c *Client) ask(ctx context.Context, connectionID string) (*upstream, error) {
+// known calls f with what is known and not too old.
+func (a *catalogue) known(f func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if time.Since(a.since) > knownFor || len(a.upstreams) >= maxKnown {
+		a.since, a.providers, a.upstreams = time.Now(), map[string]Provider{}, map[string]*upstream{}
+	}
+	f()
+}
+
+// of returns where a connection's API is. It asks Lanyard if that is not known.
+func (a *catalogue) of(ctx context.Context, c *Client, connectionID string) (*upstream, error) {
+	var up *upstream
+	a.known(func() { up = a.upstreams[connectionID] })
+	if up != nil {
+		return up, nil
+	}
 	conn, err := c.Get(ctx, connectionID)
 	if err != nil {
 		return nil, err
 	}
-	p, err := c.provider(ctx, conn.Provider)
+	p, err := a.provider(ctx, c, conn.Provider)
 	if err != nil {
 		return nil, err
 	}
@@ -249,30 +256,31 @@ func (c *Client) ask(ctx context.Context, connectionID string) (*upstream, error
 	for _, host := range p.Hosts {
 		hosts = append(hosts, filled.Replace(host))
 	}
-	return newUpstream(filled.Replace(p.APIURL), hosts)
+	if up, err = newUpstream(filled.Replace(p.APIURL), hosts); err != nil {
+		return nil, err
+	}
+	a.known(func() { a.upstreams[connectionID] = up })
+	return up, nil
 }
 
 // provider returns a provider of Lanyard's. One that is not known yet may have
 // come with a reload.
-func (c *Client) provider(ctx context.Context, name string) (Provider, error) {
-	c.apis.mu.Lock()
-	p, ok := c.apis.providers[name]
-	c.apis.mu.Unlock()
-	if ok {
+func (a *catalogue) provider(ctx context.Context, c *Client, name string) (p Provider, err error) {
+	a.known(func() { p = a.providers[name] })
+	if p.APIURL != "" {
 		return p, nil
 	}
 	list, err := c.Providers(ctx)
 	if err != nil {
 		return Provider{}, err
 	}
-	all := map[string]Provider{}
-	for _, p := range list {
-		all[p.Name] = p
-	}
-	c.apis.mu.Lock()
-	c.apis.providers = all
-	c.apis.mu.Unlock()
-	if p, ok = all[name]; !ok || p.APIURL == "" {
+	a.known(func() {
+		for _, p := range list {
+			a.providers[p.Name] = p
+		}
+		p = a.providers[name]
+	})
+	if p.APIURL == "" {
 		return Provider{}, fmt.Errorf("lanyard: where the API of provider %q is, is not known; give HTTPClient its URL", name)
 	}
 	return p, nil

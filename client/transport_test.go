@@ -171,7 +171,7 @@ func TestAnswersOfLanyard(t *testing.T) {
 	}
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodHead, testAPI+"/user", nil)
 	reconnect = nil
-	if _, err := hc.Do(req); !errors.As(err, &reconnect) { //nolint:bodyclose // there is no answer
+	if _, err := hc.Do(req); !errors.As(err, &reconnect) {
 		t.Errorf("424 to HEAD: %v", err)
 	}
 
@@ -228,7 +228,7 @@ func TestUnixSocket(t *testing.T) {
 		w.Header().Set("Link", "<http://"+r.Host+"/x?page=2>; rel=\"next\"")
 		_, _ = io.WriteString(w, `{"id": "conn_A"}`)
 	}}
-	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: p}} //nolint:gosec // of a test
+	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: p}}
 	srv.Start()
 	t.Cleanup(srv.Close)
 	c := newClient(t, client.Config{APIURL: "unix://" + socket, APIKey: testKey})
@@ -257,7 +257,8 @@ func TestAsksWhereTheAPIIs(t *testing.T) {
 			_, _ = io.WriteString(w, `{"providers": [{"name": "shop", "api_url": "https://{shop}.example.com/admin", "hosts": ["up-{shop}.example.com"]}]}`)
 		}
 	}
-	hc := newClient(t, client.Config{APIURL: address, APIKey: testKey, ClientKey: clientKey}).HTTPClient("conn_A")
+	c := newClient(t, client.Config{APIURL: address, APIKey: testKey, ClientKey: clientKey})
+	hc := c.HTTPClient("conn_A")
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Add(1)
@@ -274,5 +275,19 @@ func TestAsksWhereTheAPIIs(t *testing.T) {
 	}
 	if _, err := get(t, hc, "https://other.example.com/admin/x"); !errors.Is(err, client.ErrHostNotAllowed) {
 		t.Errorf("another shop's API: %v", err)
+	}
+	asked := func() (n int) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, r := range p.got {
+			if strings.HasPrefix(r.URL.Path, "/v1/") {
+				n++
+			}
+		}
+		return n
+	}
+	before := asked()
+	if _, err := get(t, c.HTTPClient("conn_A"), "https://acme.example.com/admin/x"); err != nil || asked() != before {
+		t.Errorf("a second client for the connection asked %d times more, %v", asked()-before, err)
 	}
 }

@@ -38,7 +38,7 @@ func VerifyWebhook(secret string, header http.Header, body []byte, now time.Time
 	_, _ = h.Write([]byte(header.Get("Webhook-Id") + "." + strconv.FormatInt(at, 10) + "."))
 	_, _ = h.Write(body)
 	want, signed := h.Sum(nil), false
-	for _, given := range strings.Fields(header.Get("Webhook-Signature")) {
+	for given := range strings.FieldsSeq(header.Get("Webhook-Signature")) {
 		version, text, _ := strings.Cut(given, ",")
 		got, err := base64.StdEncoding.DecodeString(text)
 		if version == "v1" && err == nil && hmac.Equal(got, want) {

@@ -23,6 +23,7 @@ const (
 	clientID      = "demo"
 	clientSecret  = "demo-secret"
 	userID        = "user_123"
+	apiKey        = "demo-key" // which the provider takes in X-Api-Key
 )
 
 // AccessLife is how long the demo provider's access tokens live by default:
@@ -46,6 +47,7 @@ func Provider(accessLife time.Duration) *fakeprovider.Server {
 		ClientID: clientID, ClientSecret: clientSecret,
 		Scopes:     []string{"profile:read", "playlists:read", "playlists:write"},
 		AccessLife: accessLife, RefreshLife: 24 * time.Hour, Rotate: true, RequirePKCE: true,
+		APIKey: apiKey, KeyHeader: "X-Api-Key",
 		Title: ProviderTitle,
 		User:  fakeprovider.User{ID: "ada", Name: "Ada Lovelace", Email: "ada@demo.test"},
 	})
