@@ -209,7 +209,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case p != nil:
 		p.Write(w)
 	case in.once != "":
-		h.serveOnce(w, r, rt, in)
+		h.serveOnce(w, r, rt, in) //nolint:contextcheck // what has begun is ended, whether the client waits or not
 	default:
 		h.serve(w, r, rt, in)
 	}

@@ -116,7 +116,7 @@ func (h *Handler) connect(r *http.Request, in *input) (any, *guard.Problem) {
 	if c.Disabled || !configured || integration.bind(c.Params) != nil {
 		return nil, h.notActive(c, "Connecting would not help this connection: it is disabled, or its integration is not configured, or has other parameters now.")
 	}
-	switch how {
+	switch how { //nolint:exhaustive // by link: below
 	case byGiven:
 		return h.reconnect(ctx, in, c, integration, given)
 	case byDevice:

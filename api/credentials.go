@@ -214,9 +214,12 @@ const deviceTime = time.Hour
 func (h *Handler) beginDevice(
 	ctx context.Context, in *input, c tokenstore.Connection, before *tokenstore.Connection,
 ) (any, *guard.Problem) {
-	if before != nil {
+	switch {
+	case before != nil && before.Status == tokenstore.StatusActive: // its user was quicker than this request
+		return h.single(*before), nil
+	case before != nil:
 		c = *before
-	} else {
+	default:
 		c.InitiatedUntil = time.Now().Add(deviceTime).UTC()
 		c.Happened(tokenstore.Event{Type: tokenstore.EventBegun, Actor: in.by})
 		var err error
@@ -228,6 +231,9 @@ func (h *Handler) beginDevice(
 	if p == nil {
 		h.changed("connection begun", c)
 		return answer, nil
+	}
+	if before != nil {
+		return nil, p // the code that was given out before may connect it yet
 	}
 	_, err := h.cfg.Store.DeleteConnection(ctx, c.ID,
 		tokenstore.Event{Type: tokenstore.EventDeleted, Actor: in.by, Reason: p.Code})

@@ -69,7 +69,7 @@ func (h *Handler) sse(r *http.Request, in *input, f tokenstore.EventFilter, curs
 			Detail: fmt.Sprintf("There are %d streams of events open already.", maxStreams),
 		}
 	}
-	return stream(func(w http.ResponseWriter) {
+	return stream(func(w http.ResponseWriter) { //nolint:contextcheck // its context is of the request's
 		defer h.streams.Add(-1)
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
@@ -108,8 +108,13 @@ func (h *Handler) tellEvents(
 ) {
 	tick := time.NewTicker(sseEvery)
 	defer tick.Stop()
-	// The first bytes tell the client that it is connected, and to come back soon.
-	if !out.tell([]byte("retry: 1000\n\n")) {
+	// The first bytes tell the client that it is connected, to come back soon, and
+	// from where on: one that is cut off before its first event misses none.
+	first := "retry: 1000\n"
+	if len(page) == 0 {
+		first += "id: " + cursor + "\n"
+	}
+	if !out.tell([]byte(first + "\n")) {
 		return
 	}
 	told := time.Now()

@@ -121,7 +121,7 @@ func TestStreamTellsWhatHappens(t *testing.T) {
 		if c.status != http.StatusOK || c.header.Get("Content-Type") != "text/event-stream" || c.header.Get("Cache-Control") != "no-store" {
 			t.Fatalf("answer = %d, %v", c.status, c.header)
 		}
-		if got := c.take(); got != "retry: 1000\n\n" {
+		if got := c.take(); got != "retry: 1000\nid: ZTE\n\n" {
 			t.Errorf("the beginning is %q", got)
 		}
 		at := time.Now().UTC().Format(time.RFC3339Nano)

@@ -115,7 +115,10 @@ func (in *input) instant(name string) time.Time {
 	if err != nil {
 		in.refuse(invalidRequest("Field `%s` is not a time in RFC 3339, such as 2026-11-22T10:00:00Z.", name))
 	}
-	return t.UTC()
+	if t = t.UTC(); t.Year() < 1970 || t.Year() > 9999 { // which no JSON could say (RFC 3339)
+		in.refuse(invalidRequest("Field `%s` is in no year from 1970 to 9999.", name))
+	}
+	return t
 }
 
 // truth takes a query parameter that is true or false.

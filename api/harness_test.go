@@ -48,7 +48,7 @@ func (f *fakeSource) ledger() string {
 // withSource adds integrations of three other schemes, and lets all of them know
 // accounts.
 func withSource(f *fakeSource) func(*api.Config) {
-	source := func(map[string]string) (api.Credentials, error) { return f, nil }
+	source := func(map[string]string) (api.Credentials, error) { return f, nil } //nolint:unparam // as api.Integration has it
 	return func(c *api.Config) {
 		for name, in := range c.Integrations {
 			in.Credentials = source

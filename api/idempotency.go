@@ -73,6 +73,8 @@ func (h *Handler) before(ctx context.Context, in *input) (*tokenstore.Connection
 		return nil, nil
 	case err != nil:
 		return nil, h.storeProblem(err)
+	case c.CreatedAt.Before(in.begun): // an `id` that the request gave, and found taken
+		return nil, nil
 	}
 	return &c, nil
 }
@@ -156,6 +158,7 @@ func (h *Handler) beginOnce(ctx context.Context, id string, in *input) (onceNote
 		kept, unreadable, in.again = onceNote{}, nil, false
 		if !n.Text.IsZero() {
 			unreadable, in.again = n.Text.DecodeJSON(&kept), true
+			in.begun = n.KeepUntil.Add(-onceLife)
 			return tokenstore.ErrUnchanged
 		}
 		n.Text, n.KeepUntil = fresh, time.Now().Add(onceLife).UTC()

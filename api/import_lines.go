@@ -24,6 +24,9 @@ const (
 	importAtOnce = 8
 	// lineTime bounds one line. A renewal waits its turn at the provider.
 	lineTime = time.Minute
+	// maxUntaken is how many results wait for a client that sends everything
+	// before it reads: what the connection itself holds are a few thousand.
+	maxUntaken = 1 << 16
 )
 
 // lineMedia are the media types of JSON lines.
@@ -72,15 +75,22 @@ func (h *Handler) importLines(w http.ResponseWriter, r *http.Request, in *input,
 	var readErr error                                   // read after results is closed
 	go func() {                                         // ends with the body, or with ctx; results is drained below
 		defer close(results)
-		readErr = h.eachLine(ctx, r.Body, func(n int, line []byte, p *guard.Problem) {
+		readErr = h.eachLine(ctx, r.Body, func(n int, line []byte, p *guard.Problem) { //nolint:contextcheck // ctx ends the reading alone
+			_ = out.control.SetWriteDeadline(time.Now().Add(streamPatience)) // who still sends has not gone
 			result := make(chan lineView, 1)
 			results <- result
 			go func() { result <- h.importLine(r.Context(), in.by, n, line, p, verify) }()
 		})
 	}()
+	views := make(chan lineView, maxUntaken)
+	go func() { // ends with results; views is drained below
+		defer close(views)
+		for result := range results {
+			views <- <-result
+		}
+	}()
 	gone := false
-	for result := range results {
-		view := <-result
+	for view := range views {
 		if gone {
 			continue
 		}

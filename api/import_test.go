@@ -153,7 +153,7 @@ func TestImportLines(t *testing.T) {
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode != 200 || res.Header.Get("Content-Type") != "application/jsonl" {
+	if err != nil || res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "application/jsonl" {
 		t.Fatalf("import = %d %s, %v", res.StatusCode, res.Header.Get("Content-Type"), err)
 	}
 	if strings.Contains(string(text), "canary") {

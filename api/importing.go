@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -69,12 +68,15 @@ func (h *Handler) importOne(ctx context.Context, in *input, verify bool) (tokens
 	if p := in.done(); p != nil {
 		return c, nil, p
 	}
+	if named {
+		in.madeID = id // whatever was chosen for it
+	}
 	before, p := h.before(ctx, in)
 	if p != nil {
 		return c, nil, p
 	}
 	if before == nil {
-		c.ID = cmp.Or(id, in.newID())
+		c.ID = in.newID()
 		if before, p = h.storeImported(ctx, in, c, integration, got, given, tokens); p != nil {
 			return c, nil, p
 		}
@@ -172,7 +174,11 @@ func (h *Handler) verify(
 	default:
 		return c, verified
 	}
+	was := c
 	now, err := h.cfg.Store.UpdateConnection(ctx, c.ID, func(c *tokenstore.Connection) error {
+		if c.Status != tokenstore.StatusActive || !c.ConnectedAt.Equal(was.ConnectedAt) {
+			return tokenstore.ErrUnchanged // revoked or connected again: it was about another credential
+		}
 		if *verified {
 			c.Account = account
 			return nil

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -47,11 +48,12 @@ type input struct {
 	lines   string         // the media type of a body of JSON lines, which is not read yet
 	problem *guard.Problem // the first
 
-	once   string // the Idempotency-Key, empty if there is none
-	digest string // SHA-256 of query and body, where once is set
-	madeID string // the ID of the connection that the request makes, where once is set
-	again  bool   // it may have been made already
-	spoilt bool   // it was made, and has gone again
+	once   string    // the Idempotency-Key, empty if there is none
+	digest string    // SHA-256 of query and body, where once is set
+	madeID string    // the ID of the connection that the request makes, where once is set
+	again  bool      // it may have been made already
+	begun  time.Time // since when, where again is set
+	spoilt bool      // it was made, and has gone again
 }
 
 // read reads the query and the body of a request.

@@ -4,11 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -25,11 +24,29 @@ func init() {
 		Usage: "<command>",
 		Short: "Looks after Lanyard's connections and keys",
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.Args = cobra.NoArgs // a mistyped command is an error
+			cmd.Args = noCommand
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-			cmd.AddCommand(keygenCommand(), rekeyCommand(), backupCommand(), restoreCommand(), demoCommand())
+			cmd.AddCommand(
+				demoCommand(),
+				listCommand(), showCommand(), connectCommand(), updateCommand(), refreshCommand(), revokeCommand(),
+				importCommand(), exportCommand(), providersCommand(), integrationsCommand(), eventsCommand(), healthCommand(), doctorCommand(),
+				keygenCommand(), rekeyCommand(), backupCommand(), restoreCommand(),
+			)
+			finish(cmd)
 		},
 	})
+}
+
+// noCommand refuses a mistyped command.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return fmt.Errorf("there is no command %q: did you mean %s?", args[0], near[0])
+	}
+	return fmt.Errorf("there is no command %q", args[0])
 }
 
 func demoCommand() *cobra.Command {
@@ -45,13 +62,10 @@ network is needed, and nothing is left behind.
 `,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			cmd.SilenceUsage = true
 			if yes {
 				demoAccessLife = 3 * time.Second // nobody needs time to read
 			}
-			return runDemo(ctx, demo.Options{Out: cmd.OutOrStdout(), In: cmd.InOrStdin(), Yes: yes})
+			return runDemo(cmd.Context(), demo.Options{Out: cmd.OutOrStdout(), In: cmd.InOrStdin(), Yes: yes})
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "approve by itself, check each step, and end")

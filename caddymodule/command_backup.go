@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,12 +30,10 @@ The API key is taken from LANYARD_API_KEY, or from its file in the data director
 `,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cmd.SilenceUsage = true
 			if err := client.prepare(); err != nil {
 				return err
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
+			ctx := cmd.Context()
 			if args[0] == "-" {
 				_, err := client.backup(ctx, cmd.OutOrStdout())
 				return err
@@ -56,7 +51,7 @@ The API key is taken from LANYARD_API_KEY, or from its file in the data director
 
 // backup copies a backup to w.
 func (c *apiClient) backup(ctx context.Context, w io.Writer) (int64, error) {
-	res, err := c.do(ctx, http.MethodGet, "/v1/backup", http.StatusOK)
+	res, err := c.send(ctx, call{path: "/v1/backup"})
 	if err != nil {
 		return 0, err
 	}
@@ -138,9 +133,8 @@ and what is lost is listed.
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if acceptLoss == (len(args) == 1) || acceptLoss && replace {
-				return errors.New("give either the FILE of a backup, or --accept-loss")
+				return usage("give either the FILE of a backup, or --accept-loss")
 			}
-			cmd.SilenceUsage = true
 			dir, err := dataDir(dir)
 			if err != nil {
 				return err

@@ -1,11 +1,14 @@
 package caddymodule
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -24,17 +27,22 @@ type apiClient struct {
 	http http.Client
 }
 
-// answerWait is how long an answer may take to begin.
-const answerWait = time.Minute
+const (
+	// answerWait is how long an answer may take to begin.
+	answerWait = time.Minute
+	// maxAnswer is how long an answer that is one JSON value may be: a page of 200
+	// connections with all the metadata that they can have.
+	maxAnswer = 16 << 20
+)
 
 // flags adds what says where Lanyard is. Call prepare before the first request.
 func (c *apiClient) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&c.url, "url", "", "where lanyard_api is (default: $LANYARD_URL, or http://localhost:9080)")
+	cmd.Flags().StringVar(&c.url, "url", "", "where lanyard_api is: http://host:port, or unix//path/to/socket (default: $LANYARD_URL, or http://localhost:9080)")
 	dataFlag(cmd, &c.dir)
 }
 
 func dataFlag(cmd *cobra.Command, dir *string) {
-	cmd.Flags().StringVar(dir, "data", "", "the data directory (default: that of a configuration without `store`)")
+	cmd.Flags().StringVar(dir, "data", "", "the data directory (default: that of a configuration without the option store)")
 }
 
 func dataDir(given string) (string, error) {
@@ -50,16 +58,34 @@ func (c *apiClient) prepare() error {
 			c.url = u
 		}
 	}
-	u, err := url.Parse(c.url)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return fmt.Errorf("--url %q is not http(s)://host[:port]", c.url)
-	}
-	c.url = strings.TrimSuffix(c.url, "/")
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = answerWait
+	if socket, ok := socketPath(c.url); ok {
+		transport.Proxy = nil
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		}
+		c.url = "http://localhost"
+	}
+	u, err := url.Parse(c.url)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return usage("--url %q is neither http(s)://host[:port] nor unix//path", c.url)
+	}
+	c.url = strings.TrimSuffix(c.url, "/")
 	c.http.Transport = transport
 	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // the key goes nowhere else
 	return nil
+}
+
+// socketPath reads unix//path, as Caddy writes it, and unix:///path.
+func socketPath(u string) (string, bool) {
+	for _, prefix := range []string{"unix//", "unix:///"} {
+		if path, ok := strings.CutPrefix(u, prefix); ok && path != "" {
+			return "/" + path, true
+		}
+	}
+	return "", false
 }
 
 // key returns the API key.
@@ -73,74 +99,111 @@ func (c *apiClient) key() (string, error) {
 	}
 	text, err := os.ReadFile(filepath.Join(dir, apiKeyFile)) //nolint:gosec // the operator names the directory
 	if err != nil {
-		return "", fmt.Errorf("no API key: LANYARD_API_KEY is not set, and %w", err)
+		return "", advise(fmt.Errorf("no API key: LANYARD_API_KEY is not set, and %w", err),
+			"set LANYARD_API_KEY, or say with --data where the data directory is")
 	}
 	return strings.TrimSpace(string(text)), nil
 }
 
-// do makes a request and returns the answer, whose status is want; else an
-// error with what the answer says.
-func (c *apiClient) do(ctx context.Context, method, path string, want int) (*http.Response, error) {
-	key, err := c.key()
+// call is a request to the API.
+type call struct {
+	method  string // default: GET
+	path    string
+	body    any               // sent as JSON, unless nil
+	lines   io.Reader         // sent as JSON lines, unless nil
+	header  map[string]string // besides
+	keyless bool              // sent without the key
+}
+
+// refusal is an answer that says what is wrong.
+type refusal struct {
+	Status     int    `json:"-"`
+	Code       string `json:"code"`
+	Detail     string `json:"detail"`
+	Reason     string `json:"reason"`
+	ConnectURL string `json:"connect_url"`
+}
+
+func (e *refusal) Error() string {
+	text := fmt.Sprintf("Lanyard refused (%s): %s", e.Code, clean(e.Detail))
+	if e.Reason != "" {
+		text += " Reason: " + clean(e.Reason) + "."
+	}
+	return text
+}
+
+// send makes a request and returns the answer if it is a good one; else an error
+// with what the answer says.
+func (c *apiClient) send(ctx context.Context, in call) (*http.Response, error) {
+	req, err := c.request(ctx, in)
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.url+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Authorization", "Bearer "+key)
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("asking Lanyard (--url says where it is): %w", err)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, advise(fmt.Errorf("asking Lanyard: %w", err), "is it running? --url or LANYARD_URL says where it is")
 	}
-	if res.StatusCode == want {
+	if res.StatusCode >= 200 && res.StatusCode < 300 {
 		return res, nil
 	}
 	defer func() { _ = res.Body.Close() }()
-	var p struct{ Code, Detail string }
+	p := refusal{Status: res.StatusCode}
 	if err := json.NewDecoder(io.LimitReader(res.Body, 1<<20)).Decode(&p); err != nil || p.Code == "" {
-		return nil, fmt.Errorf("%s%s answered %s: is lanyard_api there?", c.url, path, res.Status)
+		return nil, advise(fmt.Errorf("%s%s answered %s", c.url, in.path, res.Status), "is lanyard_api there? --url or LANYARD_URL says where it is")
 	}
-	return nil, fmt.Errorf("Lanyard refused (%s): %s", p.Code, p.Detail) //nolint:staticcheck // a name
+	return nil, &p
+}
+
+func (c *apiClient) request(ctx context.Context, in call) (*http.Request, error) {
+	body := in.lines
+	if in.body != nil {
+		b, err := json.Marshal(in.body)
+		if err != nil {
+			return nil, err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, in.method, c.url+in.path, body)
+	if err != nil {
+		return nil, err
+	}
+	if !in.keyless {
+		key, err := c.key()
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Authorization", "Bearer "+key)
+	}
+	switch {
+	case in.lines != nil:
+		req.Header.Set("Content-Type", "application/jsonl")
+	case in.method == http.MethodPost:
+		req.Header.Set("Idempotency-Key", rand.Text()) // what the transport sends again is done once
+	}
+	if in.body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for name, value := range in.header {
+		req.Header.Set(name, value)
+	}
+	return req, nil
 }
 
 // ask makes a request whose answer is JSON.
-func (c *apiClient) ask(ctx context.Context, method, path string, want int, answer any) error {
-	res, err := c.do(ctx, method, path, want)
+func (c *apiClient) ask(ctx context.Context, in call, answer any) error {
+	res, err := c.send(ctx, in)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = res.Body.Close() }()
-	if err := json.NewDecoder(io.LimitReader(res.Body, 1<<20)).Decode(answer); err != nil {
+	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(answer); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		return errors.New("Lanyard's answer can't be read") //nolint:staticcheck // a name
 	}
 	return nil
-}
-
-// progress shows on a terminal how far something is, in one line that changes.
-type progress struct {
-	out  io.Writer // nil where there is no terminal
-	last time.Time
-}
-
-func newProgress() *progress {
-	if info, err := os.Stderr.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return &progress{}
-	}
-	return &progress{out: os.Stderr}
-}
-
-func (p *progress) show(format string, args ...any) {
-	if p.out != nil && time.Since(p.last) > 200*time.Millisecond {
-		p.last = time.Now()
-		_, _ = fmt.Fprintf(p.out, "\r\x1b[K"+format, args...)
-	}
-}
-
-// end clears the line.
-func (p *progress) end() {
-	if p.out != nil {
-		_, _ = io.WriteString(p.out, "\r\x1b[K")
-	}
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,7 +34,9 @@ Then drop the old one in the same way.
 `,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cmd.SilenceUsage = true
+			if add != "" && dropOld != "" {
+				return usage("--add and --drop-old can't be together")
+			}
 			keys, err := keysetText(add, dropOld)
 			if err != nil {
 				return err
@@ -47,7 +47,6 @@ Then drop the old one in the same way.
 	}
 	cmd.Flags().StringVar(&add, "add", "", "print the keyset in this file with a new key, which seals from then on")
 	cmd.Flags().StringVar(&dropOld, "drop-old", "", "print the keyset in this file with the key alone that seals")
-	cmd.MarkFlagsMutuallyExclusive("add", "drop-old")
 	return cmd
 }
 
@@ -84,13 +83,10 @@ It goes on in Lanyard if this command is interrupted, and after a restart.
 `,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cmd.SilenceUsage = true
 			if err := client.prepare(); err != nil {
 				return err
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			now, err := client.rekey(ctx, rekeyStill)
+			now, err := client.rekey(cmd.Context(), rekeyStill)
 			if err != nil {
 				return err
 			}
@@ -108,7 +104,7 @@ const rekeyStill = time.Minute
 
 // rekey begins, and waits until it is through, or nothing has moved for still.
 func (c *apiClient) rekey(ctx context.Context, still time.Duration) (now api.Rekeying, err error) {
-	if err := c.ask(ctx, http.MethodPost, "/v1/rekey", http.StatusAccepted, &now); err != nil {
+	if err := c.ask(ctx, call{method: http.MethodPost, path: "/v1/rekey"}, &now); err != nil {
 		return now, err
 	}
 	show := newProgress()
@@ -132,7 +128,7 @@ func (c *apiClient) rekey(ctx context.Context, still time.Duration) (now api.Rek
 			return now, errors.New("it goes on in Lanyard; run the command again to see how far it is")
 		case <-tick.C:
 		}
-		if err := c.ask(ctx, http.MethodGet, "/v1/rekey", http.StatusOK, &now); err != nil {
+		if err := c.ask(ctx, call{path: "/v1/rekey"}, &now); err != nil {
 			return now, err
 		}
 	}

@@ -38,6 +38,9 @@ const (
 	// drainTime is how long the last one out waits for requests to token
 	// endpoints: their own limit, and time to write the answer.
 	drainTime = 25 * time.Second
+	// handlerTime is how long it waits for a handler of Caddy's events app that
+	// does not end with its configuration.
+	handlerTime = 5 * time.Second
 	// exitLost is the exit status if a token was lost that can't be had again:
 	// EX_IOERR of sysexits.h.
 	exitLost = 74
@@ -73,6 +76,7 @@ type engine struct {
 	keepOnce sync.Once
 	stop     context.CancelFunc
 	over     chan struct{}  // closed once no refresh is under way any more
+	emitted  chan struct{}  // closed once no more event is emitted
 	work     sync.WaitGroup // the keepers, and the ends of configurations that have gone
 }
 
@@ -164,7 +168,11 @@ func (e *engine) adopt(in *instance) {
 		})
 		e.work.Go(func() { e.keep(ctx, func(time.Time) { e.refresher.RenewAhead() }) })
 		e.work.Go(func() { e.keepRekeying(ctx) })
-		e.work.Go(func() { e.keepEmitting(ctx) })
+		e.emitted = make(chan struct{})
+		go func() { // not of work: a handler may be anybody's
+			defer close(e.emitted)
+			e.keepEmitting(ctx)
+		}()
 	})
 }
 
@@ -282,6 +290,13 @@ func (e *engine) Destruct() error {
 	e.revoker.Close() // while there are providers
 	close(e.over)
 	e.work.Wait()
+	if e.emitted != nil {
+		select {
+		case <-e.emitted:
+		case <-time.After(handlerTime):
+			e.logger.Warn("handler of the events app does not end, not waiting for it")
+		}
+	}
 	e.audit.Close()
 	if e.refresher.Lost() > 0 && caddy.Exiting() {
 		// Caddy asks nobody else what status to exit with.

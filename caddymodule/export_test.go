@@ -2,6 +2,8 @@ package caddymodule
 
 import (
 	"context"
+	"encoding/json"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -64,4 +66,31 @@ func RekeyCommand(ctx context.Context, url string, still time.Duration) error {
 	}
 	_, err := c.rekey(ctx, still)
 	return err
+}
+
+// PrintList prints connections, given as the API's JSON, as `list` does on a
+// terminal of a width; 0: on none.
+func PrintList(w io.Writer, width int, color bool, connections ...string) error {
+	p := printer{out: w, width: width, color: color}
+	var rows [][]cell
+	for _, raw := range connections {
+		var c cliConnection
+		if err := json.Unmarshal([]byte(raw), &c); err != nil {
+			return err
+		}
+		rows = append(rows, c.row())
+	}
+	return p.table(listColumns...).rows(rows)
+}
+
+// Doctor runs the command `lanyard doctor` and returns what it prints.
+func Doctor(ctx context.Context, args ...string) (string, error) {
+	var out strings.Builder
+	cmd := doctorCommand()
+	cmd.SetArgs(args)
+	cmd.SetOut(&out)
+	cmd.SetErr(io.Discard)
+	cmd.SilenceUsage, cmd.SilenceErrors = true, true // as finish does
+	err := cmd.ExecuteContext(ctx)
+	return out.String(), err
 }

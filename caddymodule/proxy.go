@@ -158,7 +158,8 @@ func (in *instance) proxyConfig(rt http.RoundTripper, logger *zap.Logger) proxy.
 // connectURL implements proxy.Config.ConnectURL.
 func (in *instance) connectURL(ctx context.Context, g *tokenstore.Grant, scopes []string) string {
 	c, err := in.engine.refresher.Store().Connection(ctx, g.ConnectionID)
-	if err != nil || c.Disabled || (len(scopes) == 0 && !c.Connectable()) {
+	if err != nil || c.Disabled || (len(scopes) == 0 && !c.Connectable()) ||
+		(len(scopes) > 0 && cmp.Or(c.AuthScheme, tokenstore.AuthOAuth2) != tokenstore.AuthOAuth2) { // which has no scopes to ask for
 		return ""
 	}
 	link, _ := in.signer.Link(c, c.ReturnTo(in.settings.redirectURLs), "", scopes, false)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -101,8 +100,9 @@ func testAccountMismatch(t *testing.T) {
 	w := br.callback(state)
 	wantMismatch(t, w)
 	body := w.Body.String()
-	if !strings.Contains(body, "Ada Lovelace") || !strings.Contains(body, "Grace Hopper") {
-		t.Errorf("the page names not both accounts:\n%s", body)
+	// Whoever has a link that was forwarded learns nobody's address by it.
+	if strings.Contains(body, "Ada Lovelace") || !strings.Contains(body, "A…") && !strings.Contains(body, "a…@") || !strings.Contains(body, "Grace Hopper") {
+		t.Errorf("the page names not the one account and hints at the other:\n%s", body)
 	}
 	if got := b.connection(c.ID); got.Revision != c.Revision {
 		t.Errorf("connection changed: %+v", got)
@@ -207,7 +207,7 @@ func TestUpgrade(t *testing.T) {
 				return func(p *connect.Params) { p.Scopes = all }
 			}
 			flow := func(change ...func(*connect.Params)) tokenstore.Connection {
-				var q url.Values = wantApp(t, br.callback(br.open(b.link(change...))), "")
+				q := wantApp(t, br.callback(br.open(b.link(change...))), "")
 				return b.connection(q.Get("connection_id"))
 			}
 			c := flow(scopes("read"))

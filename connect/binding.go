@@ -49,7 +49,7 @@ func (h *Handler) setCookie(w http.ResponseWriter, name, value string, maxAge in
 func (h *Handler) bind(w http.ResponseWriter, r *http.Request, flowID, value string) {
 	var held []string
 	for _, c := range r.Cookies() {
-		if strings.HasPrefix(c.Name, h.cookiePrefix()) {
+		if len(c.Name) == len(h.cookieName(flowID)) && strings.HasPrefix(c.Name, h.cookiePrefix()) { // not those of forms, or the dashboard's
 			held = append(held, c.Name)
 		}
 	}

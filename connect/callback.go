@@ -230,6 +230,13 @@ func (h *Handler) complete(w http.ResponseWriter, r *http.Request, f tokenstore.
 
 // land answers the browser of a flow that has ended.
 func (h *Handler) land(w http.ResponseWriter, r *http.Request, f *tokenstore.Flow, in Integration, got landing, no *failure) {
+	answer := func(w http.ResponseWriter, r *http.Request) { h.tell(w, r, f, in, got, no) }
+	h.answered(f.ID, answer)
+	answer(w, r)
+}
+
+// tell is land for one of the requests that brought the same.
+func (h *Handler) tell(w http.ResponseWriter, r *http.Request, f *tokenstore.Flow, in Integration, got landing, no *failure) {
 	h.unbind(w, f)
 	switch {
 	case no != nil:

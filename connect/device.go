@@ -94,7 +94,7 @@ func (h *Handler) Device(ctx context.Context, c tokenstore.Connection, scopes []
 	if err := h.storeDevice(ctx, &f, interval); err != nil {
 		return tokenstore.Device{}, err
 	}
-	h.await(f, interval)
+	h.await(f, interval) //nolint:contextcheck // it outlives its caller
 	return d, nil
 }
 
@@ -149,7 +149,7 @@ func (h *Handler) Resume(ctx context.Context) error {
 			err = h.cfg.Store.DeleteNote(ctx, n.ID)
 		case err == nil:
 			interval, _ := strconv.Atoi(seconds)
-			h.await(f, max(time.Duration(interval)*time.Second, minInterval))
+			h.await(f, max(time.Duration(interval)*time.Second, minInterval)) //nolint:contextcheck // it outlives its caller
 		}
 		if err != nil {
 			return fmt.Errorf("resuming a device flow: %w", err)
@@ -211,7 +211,9 @@ func (h *Handler) poll(ctx context.Context, in Integration, f tokenstore.Flow, i
 		if !wallNow().Before(f.ExpiresAt) {
 			return end(failure{code: codeTimeout})
 		}
-		if _, err := h.cfg.Store.Connection(ctx, f.ConnectionID); errors.Is(err, tokenstore.ErrNotFound) {
+		c, err := h.cfg.Store.Connection(ctx, f.ConnectionID)
+		revoked := err == nil && c.Status == tokenstore.StatusRevoked && c.UpdatedAt.After(f.CreatedAt)
+		if revoked || errors.Is(err, tokenstore.ErrNotFound) {
 			h.settle(ctx, &f, failure{code: codeTimeout}, lanyard) // nobody is left who would wait
 			return true
 		}

@@ -14,6 +14,7 @@ import (
 
 // devices is a bench in which devices can connect.
 func devices(t *testing.T) *bench {
+	t.Helper()
 	b := newBench(t)
 	b.p.device = tokenstore.Device{
 		Code: secret.New("device-canary"), UserCode: "WDJB-MJHT", VerificationURI: "https://idp.example/device", Life: 900, Interval: 5,
@@ -89,10 +90,7 @@ func TestDevice(t *testing.T) {
 			!slices.Equal(got.RequestedScopes, []string{"begin-scope", "read"}) {
 			t.Errorf("connection %+v", got)
 		}
-		want := []time.Duration{5, 10, 20, 40, 60}
-		for i := range want {
-			want[i] *= time.Second
-		}
+		want := []time.Duration{5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second, 60 * time.Second}
 		if !slices.Equal(*at, want) {
 			t.Errorf("polled at %v, want %v", *at, want)
 		}

@@ -36,7 +36,7 @@ const (
 	codeInvalidParameter  = tokenstore.ReasonInvalidParameter
 	codeForm              = "form_invalid"
 	codeDisconnect        = "disconnect_failed"
-	codeCredential        = "credential_refused" // in the log alone: the form says it
+	codeCredential        = "credential_refused" //nolint:gosec // G101: a code, in the log alone: the form says it
 	codeAccountMismatch   = "account_mismatch"   // a page of its own, from which the app is told
 )
 

@@ -19,9 +19,9 @@ func Words() *ui.Words { return words }
 // UsePseudo makes pages speak the pseudo-language until the function that it
 // returns is called.
 func UsePseudo() func() {
-	real := words
+	own := words
 	words = words.Pseudo()
-	return func() { words = real }
+	return func() { words = own }
 }
 
 // ScopeWords are the scopes' texts :: language → provider → scope → text.

@@ -45,14 +45,14 @@ func (k *keyed) Account(context.Context, tokenstore.Token) (tokenstore.Account, 
 }
 
 func (k *keyed) Credential(_ context.Context, given map[string]secret.String) (tokenstore.Token, tokenstore.Account, error) {
-	clear := map[string]string{}
+	plain := map[string]string{}
 	for name, value := range given {
-		clear[name] = value.Reveal()
+		plain[name] = value.Reveal()
 	}
 	k.keyMu.Lock()
-	k.given = append(k.given, maps.Clone(clear))
+	k.given = append(k.given, maps.Clone(plain))
 	k.keyMu.Unlock()
-	return k.credential(clear)
+	return k.credential(plain)
 }
 
 func (k *keyed) tried() int {

@@ -176,10 +176,14 @@ func (h *Handler) save(
 			replaced = brought{token: c.Staged.Token, account: c.Staged.Account}
 			c.Happened(tokenstore.Event{Type: tokenstore.EventDropped, Actor: by, Reason: reasonReplaced})
 		}
-		if c.Token.AccessToken.IsZero() {
-			c.AuthScheme = in.Provider.Scheme()
+		scheme := in.Provider.Scheme()
+		if c.Token.AccessToken.IsZero() || code == "" {
+			c.AuthScheme = scheme
 		}
 		b.giveTo(c, f, code, by, now)
+		if c.Staged != nil { // the live credential keeps its own until then
+			c.Staged.AuthScheme = scheme
+		}
 		return nil
 	}
 	if !f.Reconnect {

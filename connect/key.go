@@ -183,7 +183,7 @@ func (h *Handler) try(
 		h.page(w, r, &f, failure{code: codeClosing})
 		return
 	case !began:
-		h.usedNow(r.Context(), w, r, f)
+		h.second(w, r, f)
 		return
 	}
 	defer h.leave(f.ID)
@@ -224,7 +224,9 @@ func (h *Handler) try(
 		}
 		h.log.Info("entered credential not taken", zap.String("connection_id", f.ConnectionID),
 			zap.String("integration", f.Integration), zap.Int("attempt", now.Tries), zap.Error(err))
-		h.keyPage(w, r, http.StatusUnprocessableEntity, v)
+		answer := func(w http.ResponseWriter, r *http.Request) { h.keyPage(w, r, http.StatusUnprocessableEntity, v) }
+		h.answered(f.ID, answer)
+		answer(w, r)
 		return
 	}
 	if x.code == "" {

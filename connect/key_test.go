@@ -3,6 +3,7 @@ package connect_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -73,7 +75,10 @@ func wantOnward(t *testing.T, w *httptest.ResponseRecorder, errc string) url.Val
 	if w.Code != http.StatusOK || w.Header().Get("Location") != "" || i < 0 {
 		t.Fatalf("got %d %v\n%s\nwant a page that leads on", w.Code, w.Header(), w.Body)
 	}
-	return wantApp(t, &httptest.ResponseRecorder{Code: http.StatusSeeOther, HeaderMap: http.Header{"Location": {targets[i]}}}, errc)
+	onward := httptest.NewRecorder()
+	onward.Header().Set("Location", targets[i])
+	onward.WriteHeader(http.StatusSeeOther)
+	return wantApp(t, onward, errc)
 }
 
 func TestKey(t *testing.T) {
@@ -233,19 +238,27 @@ func TestKeyWithoutApp(t *testing.T) {
 	}
 }
 
-// TestKeyTwice: what is sent twice at once is tried once.
-func TestKeyTwice(t *testing.T) {
+// TestKeyTwice: what is sent twice at once is tried once, and the browser gets
+// the one answer with the second, since it has given up the first.
+func TestKeyTwice(t *testing.T) { synctest.Test(t, testKeyTwice) }
+
+func testKeyTwice(t *testing.T) {
 	b := newBench(t, withKeys)
 	br := b.browser()
 	f := br.form(br.get(b.link()), 200)
 	good := b.p.credential
+	second := b.browser()
+	maps.Copy(second.jar, br.jar)
+	again := make(chan *httptest.ResponseRecorder)
 	b.p.credential = func(given map[string]string) (tokenstore.Token, tokenstore.Account, error) {
-		second := b.browser()
-		second.jar = br.jar
-		wantPage(t, form{second, f.action, f.values}.send("api_key", goodKey), 400, "state_used")
+		go func() { again <- form{second, f.action, f.values}.send("api_key", goodKey) }()
+		synctest.Wait() // until it waits
 		return good(given)
 	}
-	wantOnward(t, f.send("api_key", goodKey), "")
+	first := wantOnward(t, f.send("api_key", goodKey), "")
+	if q := wantOnward(t, <-again, ""); q.Get("completion_code") != first.Get("completion_code") {
+		t.Errorf("the app gets %v, then %v", first, q)
+	}
 	if b.p.tried() != 1 || len(b.connections()) != 1 {
 		t.Errorf("%d tries, connections %+v", b.p.tried(), b.connections())
 	}

@@ -178,6 +178,9 @@ func parseLink(query string, now time.Time) (Params, error) {
 			return Params{}, err
 		}
 	}
+	if p.FormPost && strings.ContainsFunc(p.State, unicode.IsControl) { // browsers change line ends in forms
+		return Params{}, fmt.Errorf("%w: state has a control character, which a form does not return unchanged", ErrLinkInvalid)
+	}
 	unix, err := strconv.ParseUint(expires, 10, 40) // 40 bits: past the year 36000, and no overflow
 	if err != nil {
 		return Params{}, fmt.Errorf("%w: expires is not in Unix seconds", ErrLinkInvalid)

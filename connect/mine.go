@@ -76,7 +76,7 @@ var statusClass = map[string]string{
 	"active": "ok", "paused": "info", "expired": "warn", "revoked": "info", "failed": "bad", "initiated": "info",
 }
 
-func (h *Handler) ownView(l *ui.Lang, c *tokenstore.Connection) ownView {
+func (h *Handler) ownView(l *ui.Lang, c *tokenstore.Connection, account string) ownView {
 	in, known := h.cfg.Integrations[c.Integration]
 	title := textOr(in.Title, c.Integration)
 	v := ownView{
@@ -88,7 +88,7 @@ func (h *Handler) ownView(l *ui.Lang, c *tokenstore.Connection) ownView {
 	}
 	v.Class = statusClass[v.Status]
 	var details []string
-	for _, d := range []string{accountName(c.Account), c.Name} {
+	for _, d := range []string{account, c.Name} {
 		if d != "" && !slices.Contains(details, d) {
 			details = append(details, d)
 		}
@@ -195,7 +195,7 @@ func (h *Handler) mine(w http.ResponseWriter, r *http.Request, p Params, rawQuer
 		view.Back = p.RedirectURL
 	}
 	for i := range own {
-		v, at := h.ownView(view.Lang, &own[i]), h.base+minePath+"/"+own[i].ID
+		v, at := h.ownView(view.Lang, &own[i], accountName(own[i].Account)), h.base+minePath+"/"+own[i].ID
 		if v.known && own[i].Status != tokenstore.StatusActive {
 			v.Connect = at + "/connect?" + rawQuery
 		}
@@ -223,7 +223,7 @@ type disconnectView struct {
 // disconnectPage says what disconnecting does, or that it is done.
 func (h *Handler) disconnectPage(w http.ResponseWriter, r *http.Request, c *tokenstore.Connection, rawQuery string) {
 	list := h.base + minePath + "?" + rawQuery
-	v := h.ownView(words.For(r), c)
+	v := h.ownView(words.For(r), c, accountName(c.Account))
 	if !h.canDisconnect(c) {
 		back := pageLink{words.For(r).Say("disconnected.back"), list}
 		h.outcome(w, r, &tokenstore.Flow{Integration: c.Integration}, http.StatusOK, "disconnected", outcomeView{Mark: "info", Back: back})

@@ -11,13 +11,5 @@ import (
 func (h *Handler) mismatch(w http.ResponseWriter, r *http.Request, f *tokenstore.Flow, x failure, other *mismatchError) {
 	in, _ := h.integration(f.Integration)
 	h.report(f, x)
-	p := Params{
-		Integration: f.Integration, UserID: f.UserID, Scopes: f.Scopes, RedirectURL: f.RedirectURL, State: f.AppState,
-		ConnectionID: f.ConnectionID, ConnectionName: f.ConnectionName, Labels: f.Labels, FormPost: f.FormPost,
-	}
-	h.mismatchPage(w, r, mismatchView{
-		Flow: f, In: in, Had: other.had, Got: other.got,
-		// No longer than the user could have taken at the provider.
-		Again: h.cfg.Signer.Sign(p, wallNow().Add(tokenstore.FlowLife)),
-	})
+	h.mismatchPage(w, r, mismatchView{Flow: f, In: in, Had: other.had, Got: other.got, Again: h.anew(f)})
 }

@@ -208,7 +208,7 @@ func (h *Handler) ownConnections(ctx context.Context, l *ui.Lang, p Params) []ow
 	}
 	var views []ownView
 	for i := range own {
-		v := h.ownView(l, &own[i])
+		v := h.ownView(l, &own[i], maskedName(own[i].Account))
 		if v.Status != "active" && v.Status != "paused" && v.Status != "expired" {
 			continue
 		}
@@ -363,6 +363,25 @@ func scopeList(l *ui.Lang, in Integration, scopes []string) string {
 		texts = append(texts, textOr(scopeText(l, in, s), s))
 	}
 	return strings.Join(texts, ", ")
+}
+
+// maskedName returns enough of an account's name for its owner to know it by:
+// who sees it has a link, which may have been forwarded.
+func maskedName(a tokenstore.Account) string {
+	if name, host, ok := strings.Cut(a.Email, "@"); ok {
+		return firstOf(name) + "…@" + host
+	}
+	if name := accountName(a); name != "" {
+		return firstOf(name) + "…"
+	}
+	return ""
+}
+
+func firstOf(s string) string {
+	for _, r := range s {
+		return string(r)
+	}
+	return ""
 }
 
 // accountName returns an account's name for people, empty if it is not known.

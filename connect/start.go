@@ -121,6 +121,13 @@ func (h *Handler) plan(ctx context.Context, p Params) (tokenstore.Flow, Integrat
 			return f, in, &failure{codeInvalidParameter, err}
 		}
 	}
+	if in.Provider.Scheme() != tokenstore.AuthOAuth2 { // nobody is asked, and nothing granted by name
+		if len(p.Scopes) > 0 {
+			return f, in, &failure{codeInvalidScope, errors.New("link asks for scopes, and the integration's auth scheme has none to ask for")}
+		}
+		f.Scopes = in.Scopes
+		return f, in, nil
+	}
 	if len(asked) == 0 {
 		asked = in.Scopes
 	}

@@ -204,7 +204,7 @@ type mismatchHTML struct {
 func (h *Handler) mismatchPage(w http.ResponseWriter, r *http.Request, v mismatchView) {
 	page := mismatchHTML{frame: h.frame(r, v.In.Title, "mismatch.title"), Again: v.Again, Back: h.exit(v.Flow, codeAccountMismatch)}
 	page.Text, page.Back.Text = page.T("mismatch.unknown"), page.T("back.button")
-	if had, got := accountName(v.Had), accountName(v.Got); had != "" && got != "" {
+	if had, got := maskedName(v.Had), accountName(v.Got); had != "" && got != "" {
 		page.Text = page.T("mismatch.known", "had", had, "got", got)
 	}
 	h.render(w, replies[codeAccountMismatch].status, "mismatch", page, ui.Policy{FormAction: page.Back.formAction()})

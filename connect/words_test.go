@@ -78,7 +78,7 @@ func TestLanguages(t *testing.T) {
 	b := newBench(t)
 	for accept, want := range map[string]string{
 		"": "en", "de": "de", "de-AT,de;q=0.9,en;q=0.5": "de", "fr, en;q=0.5": "en", "fr": "en", "*": "en", ";;;": "en",
-		"en-GB,de;q=0.9": "en", strings.Repeat("de,", 1000): "en",
+		"en-GB,de;q=0.9": "en", strings.Repeat("de,", 1000): "de", "de-DE,de;q=0.9,bad_tag!": "de", strings.Repeat("d", 1000): "en",
 	} {
 		r := httptest.NewRequest(http.MethodGet, public+"/connect/none", nil)
 		r.Header.Set("Accept-Language", accept)

@@ -33,6 +33,9 @@ func local(r *http.Request) bool {
 	if err != nil || !there.Addr().Unmap().IsLoopback() {
 		return false
 	}
+	if !r.ProtoAtLeast(1, 1) { // no browser's: a proxy that says nothing else of itself
+		return false
+	}
 	for _, name := range forwarded {
 		if len(r.Header.Values(name)) > 0 {
 			return false
@@ -71,8 +74,8 @@ func (h *Handler) admit(v *visit) *refusal {
 	switch {
 	case v.reads():
 		if fresh {
-			http.SetCookie(v.w, &http.Cookie{
-				Name: name, Value: seed, Path: "/", HttpOnly: true, Secure: v.r.TLS != nil, SameSite: http.SameSiteStrictMode,
+			http.SetCookie(v.w, &http.Cookie{ //nolint:gosec // G124: Secure wherever the connection is
+				Name: name, Value: seed, Path: "/", HttpOnly: true, Secure: v.r.TLS != nil, SameSite: http.SameSiteLaxMode,
 			})
 		}
 		return nil

@@ -76,7 +76,7 @@ func TestListPagesAndFilters(t *testing.T) {
 		d.want(d.get("/admin/"+query), http.StatusBadRequest, "does not fit the list")
 	}
 	for search, want := range map[string]string{
-		other.ID: "./connections/" + other.ID, "team=sales": "./?label=team%3Dsales&status=EXPIRED", "user_2": "./?status=EXPIRED&user=user_2",
+		other.ID: "./connections/" + other.ID, "team=sales": "./?label=team%3Dsales&status=EXPIRED", "user_2": "./?status=EXPIRED&user=user_2", "dXNlcg==": "./?status=EXPIRED&user=dXNlcg%3D%3D",
 	} {
 		a := d.get("/admin/?status=EXPIRED&cursor=x&q=" + url.QueryEscape(search))
 		if a.status != http.StatusSeeOther || a.location != want {
@@ -300,6 +300,20 @@ func TestStrangersAreKeptOut(t *testing.T) {
 				t.Error("the page does not say what to write")
 			}
 		})
+	}
+}
+
+// TestLocalIsABrowsers: a proxy on this machine that passes its own host name on
+// and adds no header, as nginx does by default, still speaks HTTP/1.0.
+func TestLocalIsABrowsers(t *testing.T) {
+	d := newDesk(t)
+	d.connection(nil)
+	r := fromRemote(httptest.NewRequest(http.MethodGet, "/admin/", http.NoBody), "127.0.0.1:80", "127.0.0.1:5")
+	r.Host, r.Proto, r.ProtoMinor = "127.0.0.1:9080", "HTTP/1.0", 0
+	w := httptest.NewRecorder()
+	d.handler.Serve(w, r, "/", dashboard.Visitor{Local: true})
+	if w.Code != http.StatusForbidden {
+		t.Errorf("HTTP %d: somebody behind a proxy is taken for local", w.Code)
 	}
 }
 

@@ -112,7 +112,8 @@ func searched(q url.Values, search string) string {
 		return "./connections/" + search
 	}
 	name := "user"
-	if strings.Contains(search, "=") {
+	// A user's ID may end with = where it is base64.
+	if k, value, pair := strings.Cut(search, "="); pair && k != "" && strings.Trim(value, "=") != "" {
 		name = "label"
 	}
 	q = maps.Clone(q)

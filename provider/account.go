@@ -21,9 +21,10 @@ const maxAccountWord = 320
 // request that tells good from bad, the account is zero.
 //
 // The error wraps errors.ErrUnsupported where the entry knows no request, or
-// none that t's scopes allow; tokenstore.ErrCredentialRefused for 400, 401 and
-// 403; a *tokenstore.RefusalError for another refusal, 429 among them; else
-// tokenstore.ErrNotSent or ErrOutcomeUnknown: later it may work.
+// none that t's scopes allow; tokenstore.ErrCredentialRefused for 401, and for
+// 400 and 403 of what was entered by hand; a *tokenstore.RefusalError for
+// another refusal, 429 among them; else tokenstore.ErrNotSent or
+// ErrOutcomeUnknown: later it may work.
 func (p *Provider) Account(ctx context.Context, t tokenstore.Token) (tokenstore.Account, error) {
 	if p.unbound {
 		return tokenstore.Account{}, fmt.Errorf("%w: the provider has some, and none were given", ErrParams)
@@ -43,8 +44,12 @@ func (p *Provider) Account(ctx context.Context, t tokenstore.Token) (tokenstore.
 	if err != nil {
 		return tokenstore.Account{}, fmt.Errorf("asking for the account: %w", err)
 	}
-	switch a.Status {
-	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+	// Of a token that was issued only a 401 says that it is dead (RFC 6750 section
+	// 3.1): a 403 is a limit's, a firewall's, or about what the token may do. Of a
+	// key that somebody enters, 400 and 403 are what APIs say that know it not.
+	switch given := !p.asks(); {
+	case a.Status == http.StatusUnauthorized,
+		given && (a.Status == http.StatusBadRequest || a.Status == http.StatusForbidden):
 		return tokenstore.Account{}, fmt.Errorf("asking for the account: %w: HTTP %d", tokenstore.ErrCredentialRefused, a.Status)
 	}
 	if err := p.plainAnswer("asking for the account", &a, t.AccessToken); err != nil {

@@ -55,7 +55,7 @@ func isKeyText(s secret.String) bool {
 
 // text returns the key as it is kept.
 func (k *serviceKey) text() (secret.String, error) {
-	b, err := json.Marshal(k)
+	b, err := json.Marshal(k) //nolint:gosec // G117: this is how it is kept, sealed
 	if err != nil || !strings.HasPrefix(string(b), keyStart) {
 		return secret.String{}, errors.New("the key can't be kept")
 	}
@@ -194,7 +194,8 @@ func (p *Provider) subjectOf(k *serviceKey) string {
 
 // sign returns a JWT in the compact form (RFC 7515 section 7.1).
 func sign(key crypto.Signer, keyID string, c claims) (string, error) {
-	alg, hash := "", crypto.Hash(0)
+	var alg string
+	var hash crypto.Hash // none
 	switch key := key.(type) {
 	case *rsa.PrivateKey:
 		alg, hash = "RS256", crypto.SHA256
@@ -234,7 +235,7 @@ func sign(key crypto.Signer, keyID string, c claims) (string, error) {
 // signText signs as RFC 7518 section 3 and RFC 8037 section 3.1 say.
 func signText(key crypto.Signer, hash crypto.Hash, text string) ([]byte, error) {
 	digest := []byte(text)
-	switch hash {
+	switch hash { //nolint:exhaustive // the hashes of sign
 	case crypto.SHA256:
 		sum := sha256.Sum256(digest)
 		digest = sum[:]

@@ -22,7 +22,7 @@ func byQuery(_ *proxy.Config, up *proxy.Upstream) {
 	up.Header, up.Prefix, up.Query = "", "", "api_key"
 }
 
-func TestCredentialInTheQuery(t *testing.T) {
+func TestA106CredentialInTheQuery(t *testing.T) {
 	const key = "canary-token-1"
 	for _, tt := range []struct{ path, want string }{
 		{"/x", "/x?api_key=" + key},
@@ -55,7 +55,7 @@ func TestCredentialInTheQuery(t *testing.T) {
 }
 
 // A key is encoded as a query needs it.
-func TestCredentialInTheQueryIsEncoded(t *testing.T) {
+func TestA106CredentialInTheQueryIsEncoded(t *testing.T) {
 	r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, r.URL.Query().Get("api_key")+" "+r.URL.Query().Get("x"))
 	}, byQuery)
@@ -66,7 +66,7 @@ func TestCredentialInTheQueryIsEncoded(t *testing.T) {
 }
 
 // An API that says where to go on repeats the query that it got.
-func TestCredentialInTheQueryDoesNotComeBack(t *testing.T) {
+func TestA106CredentialInTheQueryDoesNotComeBack(t *testing.T) {
 	const key = "canary-token-1"
 	for _, links := range []bool{true, false} {
 		for _, transport := range []bool{true, false} {
@@ -142,7 +142,7 @@ func wantLinks(t *testing.T, h http.Header, base string) {
 }
 
 // An error of the transport may have the URL in it.
-func TestCredentialInTheQueryStaysOutOfErrors(t *testing.T) {
+func TestA106CredentialInTheQueryStaysOutOfErrors(t *testing.T) {
 	failing := roundTripper(func(req *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("Get %q: %w", req.URL, io.ErrUnexpectedEOF)
 	})

@@ -248,6 +248,12 @@ func (h *Handler) open(ctx context.Context, c *call, pathID string) *guard.Probl
 		p = h.find(ctx, c)
 	case c.id != "":
 		p = h.findBoth(ctx, c, named.userID)
+	case named.userID != "" && h.cfg.Integration != "" && c.client == nil:
+		// Open: there the random ID of a connection is what nobody guesses.
+		p = &guard.Problem{
+			Status: http.StatusUnauthorized, Code: "key_required",
+			Detail: "A user's connection is found with a client key only. Without one, name the connection: `Connection-Id: conn_…`.",
+		}
 	case named.userID != "":
 		p = h.findUser(ctx, c, named.userID)
 	default:

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -171,9 +172,7 @@ func transportRig(t *testing.T, r *rig, changes ...change) *rig {
 			return
 		}
 		defer res.Body.Close()
-		for name, values := range res.Header {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), res.Header)
 		w.WriteHeader(res.StatusCode)
 		var b [10]byte
 		n, _ := res.Body.Read(b[:])

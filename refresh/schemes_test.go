@@ -22,6 +22,7 @@ func (p lasting) Parse(a tokenstore.Answer, prev tokenstore.Token, asked []strin
 
 // lastingRig is a rig with a connection that renewal renews.
 func lastingRig(t *testing.T, scheme string, renewal secret.String, change ...func(*tokenstore.Connection)) *rig {
+	t.Helper()
 	r := newRig(t, append([]func(*tokenstore.Connection){func(c *tokenstore.Connection) {
 		c.AuthScheme, c.Token.RefreshToken = scheme, renewal
 	}}, change...)...)

@@ -142,23 +142,40 @@ func isDead(err error) bool {
 
 // shared reports whether a connection that is there holds a credential that may
 // rest on the same grant as one of this account: of the same user, or of anybody
-// for what no connection had. What a damaged one holds is not known.
+// for what no connection had. Of another user's it is one only if both accounts
+// are known: else nothing at all could be revoked where they are not.
 func (r *Revoker) shared(ctx context.Context, held *tokenstore.Connection, account tokenstore.Account) (bool, error) {
 	f := tokenstore.Filter{Integration: held.Integration}
-	if held.ID != "" {
-		f.UserID = held.UserID
+	if held.ID == "" {
+		return r.anyOf(ctx, f, true, func(_ *tokenstore.Connection, a tokenstore.Account) bool { return a.SameAs(account) })
 	}
+	own := f
+	own.UserID = held.UserID
+	found, err := r.anyOf(ctx, own, true, func(_ *tokenstore.Connection, a tokenstore.Account) bool { return a.SameAs(account) })
+	if found || err != nil || account.ID == "" {
+		return found, err
+	}
+	return r.anyOf(ctx, f, false, func(c *tokenstore.Connection, a tokenstore.Account) bool {
+		return c.UserID != held.UserID && a.ID == account.ID
+	})
+}
+
+// anyOf reports whether a credential of a connection of f is one. doubt is what
+// it reports where one is damaged, or there are too many to look at.
+func (r *Revoker) anyOf(
+	ctx context.Context, f tokenstore.Filter, doubt bool, is func(*tokenstore.Connection, tokenstore.Account) bool,
+) (bool, error) {
 	for cursor, looked := "", 0; looked < maxSiblings; looked += pageSize {
 		page, next, err := r.cfg.Store.ListConnections(ctx, f, cursor, pageSize)
 		if err != nil {
 			return false, err
 		}
 		for i := range page {
-			if page[i].Damaged {
+			if page[i].Damaged && doubt {
 				return true, nil
 			}
 			for _, c := range credentials(&page[i]) {
-				if c.account.SameAs(account) {
+				if is(&page[i], c.account) {
 					return true, nil
 				}
 			}
@@ -168,5 +185,5 @@ func (r *Revoker) shared(ctx context.Context, held *tokenstore.Connection, accou
 		}
 		cursor = next
 	}
-	return true, nil
+	return doubt, nil
 }

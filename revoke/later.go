@@ -114,7 +114,7 @@ func (r *Revoker) end(ctx context.Context, p *pending, late func(context.Context
 		return Outcome{Reason: reason}
 	}
 	// What is late may come while the provider is being asked.
-	follows := late != nil && r.follow(p.held, late)
+	follows := late != nil && r.follow(p.held, late) //nolint:contextcheck // it outlives its caller
 	out := r.first(ctx, p)
 	if follows {
 		return Outcome{Pending: true}

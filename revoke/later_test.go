@@ -16,7 +16,7 @@ import (
 func TestAFailedRevocationIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.provider.answer(down)
+		b.provider.answer(errDown)
 		if out := b.revoke(b.put(active("a")).ID); !out.Pending {
 			t.Errorf("outcome = %+v", out)
 		}
@@ -35,7 +35,7 @@ func TestAFailedRevocationIsTriedAgain(t *testing.T) {
 func TestARevocationGivesUpAfterADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.provider.answer(down)
+		b.provider.answer(errDown)
 		b.revoke(b.put(active("a")).ID)
 		time.Sleep(24*time.Hour - time.Minute)
 		if b.notes() != 1 {
@@ -58,7 +58,7 @@ func TestARevocationGivesUpAfterADay(t *testing.T) {
 func TestARevocationOutlivesRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.provider.answer(down)
+		b.provider.answer(errDown)
 		c := b.put(active("a"), renewed("rt"), account("1"))
 		if _, out, err := b.Delete(t.Context(), c.ID, tokenstore.Actor{}, true); err != nil || !out.Pending {
 			t.Errorf("Delete() = %+v, %v", out, err)
@@ -76,7 +76,7 @@ func TestARevocationOutlivesRestarts(t *testing.T) {
 		}
 		b.logged("revocation at the provider ended")
 
-		b.provider.answer(down)
+		b.provider.answer(errDown)
 		b.revoke(b.put(active("c"), account("3")).ID)
 		time.Sleep(time.Hour)
 		b.Close()
@@ -158,7 +158,7 @@ func TestACrashLeavesNothingHalfDone(t *testing.T) {
 func TestTryingAgainSparesWhoReconnected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.provider.answer(down)
+		b.provider.answer(errDown)
 		c := b.put(active("a"))
 		b.revoke(c.ID)
 		time.Sleep(time.Second)
@@ -210,7 +210,7 @@ func TestRevokingDuringARefresh(t *testing.T) {
 func TestCloseEndsTrying(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.provider.answer(down)
+		b.provider.answer(errDown)
 		b.revoke(b.put(active("a")).ID)
 		start := time.Now()
 		b.Close()
@@ -230,7 +230,7 @@ func TestWithoutANote(t *testing.T) {
 		b := newBench(t)
 		b.Close()
 		b.start(noteless{b.store})
-		b.provider.answer(down)
+		b.provider.answer(errDown)
 		if out := b.revoke(b.put(active("a")).ID); !out.Pending {
 			t.Errorf("outcome = %+v", out)
 		}
@@ -266,7 +266,7 @@ func TestASlowProviderDelaysTheAnswerFiveSeconds(t *testing.T) {
 func TestAProviderThatIsDownIsAskedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.provider.answer(down)
+		b.provider.answer(errDown)
 		for i := range 50 {
 			b.revoke(b.put(active(fmt.Sprint(i)), user(fmt.Sprint("u", i))).ID)
 		}
@@ -286,7 +286,7 @@ func TestAProviderThatIsDownIsAskedOnce(t *testing.T) {
 func TestNoSecretInLogs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.provider.answer(down)
+		b.provider.answer(errDown)
 		b.revoke(b.put(active("canary"), renewed("canary")).ID)
 		time.Sleep(25 * time.Hour)
 		for _, e := range b.logs.All() {

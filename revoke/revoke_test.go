@@ -197,7 +197,7 @@ func (b *bench) logged(message string) {
 	}
 }
 
-var down = errors.New("HTTP 500")
+var errDown = errors.New("HTTP 500")
 
 func done() revoke.Outcome             { return revoke.Outcome{Done: true} }
 func not(reason string) revoke.Outcome { return revoke.Outcome{Reason: reason} }
@@ -239,7 +239,7 @@ func TestRevokeAndDelete(t *testing.T) {
 		{"private key", []put{active("a"), renewed("PRIVATE"), scheme(tokenstore.AuthJWTBearer)}, nil, false, nil, done(), "at-a"},
 		{"our own client", []put{active("a"), renewed("client_credentials")}, nil, false, nil, done(), "at-a"},
 		{"refresh token", []put{active("a"), renewed("rt")}, nil, false, nil, done(), "at-a+rt"},
-		{"provider fails", []put{active("a")}, nil, false, down, revoke.Outcome{Pending: true}, "at-a"},
+		{"provider fails", []put{active("a")}, nil, false, errDown, revoke.Outcome{Pending: true}, "at-a"},
 	}
 	for _, tt := range tests {
 		for _, op := range []string{"revoke", "delete"} {

@@ -90,6 +90,7 @@ type answerWire struct {
 type stagedWire struct {
 	Token           tokenWire   `json:"token,omitzero"`
 	Account         accountWire `json:"account,omitzero"`
+	AuthScheme      string      `json:"auth_scheme,omitzero"`
 	RequestedScopes []string    `json:"requested_scopes,omitzero"`
 	FlowID          string      `json:"flow_id,omitzero"`
 	CodeHash        string      `json:"code_hash,omitzero"`
@@ -170,7 +171,7 @@ func newConnectionWire(c *tokenstore.Connection) *connectionWire {
 	if st := c.Staged; st != nil {
 		w.Staged = &stagedWire{
 			Token: newTokenWire(st.Token), Account: newAccountWire(st.Account), RequestedScopes: st.RequestedScopes, FlowID: st.FlowID,
-			CodeHash: st.CodeHash, Until: instant(st.Until), WrongCodes: st.WrongCodes,
+			CodeHash: st.CodeHash, Until: instant(st.Until), WrongCodes: st.WrongCodes, AuthScheme: st.AuthScheme,
 		}
 	}
 	return w
@@ -201,7 +202,7 @@ func (w *connectionWire) connection() tokenstore.Connection {
 	if st := w.Staged; st != nil {
 		c.Staged = &tokenstore.Staged{
 			Token: st.Token.token(), Account: tokenstore.Account(st.Account), RequestedScopes: st.RequestedScopes, FlowID: st.FlowID,
-			CodeHash: st.CodeHash, Until: st.Until, WrongCodes: st.WrongCodes,
+			CodeHash: st.CodeHash, Until: st.Until, WrongCodes: st.WrongCodes, AuthScheme: st.AuthScheme,
 		}
 	}
 	return c

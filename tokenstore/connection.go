@@ -1,6 +1,7 @@
 package tokenstore
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"hash/fnv"
@@ -122,6 +123,7 @@ type Connection struct {
 type Staged struct {
 	Token           Token
 	Account         Account
+	AuthScheme      string // of Token; empty: the connection's
 	RequestedScopes []string
 	FlowID          string    // the flow that brought it
 	CodeHash        string    // secret.String.Hash of the completion code
@@ -295,9 +297,9 @@ func (c *Connection) Complete(code secret.String, userID string, now time.Time) 
 		c.Unstage(ReasonUserMismatch)
 		return ErrUserMismatch
 	}
-	account := st.Account
 	c.Activate(st.Token, st.RequestedScopes, now)
-	c.Account = account
+	c.Account = st.Account
+	c.AuthScheme = cmp.Or(st.AuthScheme, c.AuthScheme)
 	c.LastCompletion = Completion{CodeHash: hash, Until: now.Add(CompletionLife)}
 	return nil
 }

@@ -14,7 +14,7 @@ const (
 	AuthOAuth2 = "OAUTH2"
 	// AuthClientCredentials: the integration's own client, without a user
 	// (RFC 6749 section 4.4).
-	AuthClientCredentials = "OAUTH2_CLIENT_CREDENTIALS"
+	AuthClientCredentials = "OAUTH2_CLIENT_CREDENTIALS" //nolint:gosec // G101: a word
 	// AuthAPIKey: a key, in the header or query parameter that the provider says.
 	AuthAPIKey = "API_KEY"
 	// AuthBasic: a user name and a password (RFC 7617).

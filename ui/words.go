@@ -92,11 +92,15 @@ const maxAccept = 256
 // For returns the language that the request's Accept-Language asks for.
 func (w *Words) For(r *http.Request) *Lang {
 	accept := r.Header.Get("Accept-Language")
-	if len(accept) > maxAccept {
-		return w.langs[0]
+	if len(accept) > maxAccept { // the first ones count most
+		accept = accept[:strings.LastIndexByte(accept[:maxAccept], ',')+1]
 	}
 	asked, _, err := language.ParseAcceptLanguage(accept)
-	if err != nil {
+	for err != nil && accept != "" { // up to what can't be read
+		accept = accept[:max(strings.LastIndexByte(accept, ','), 0)]
+		asked, _, err = language.ParseAcceptLanguage(accept)
+	}
+	if len(asked) == 0 {
 		return w.langs[0]
 	}
 	_, i, sure := w.matcher.Match(asked...)

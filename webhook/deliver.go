@@ -44,16 +44,15 @@ type message struct {
 	Data      json.RawMessage      `json:"data"` // the event as the API shows it
 }
 
-// deliver sends e until it is taken or given up, or returns false if the worker
+// deliver sends an event until it is taken or given up, or returns false if the worker
 // ends before.
-func (w *worker) deliver(e tokenstore.Event) bool {
+func (w *worker) deliver(next waiting) bool {
+	e := next.event
 	body, err := w.encode(e)
 	if err != nil {
 		w.log.Error("webhook not encoded", zap.Error(err))
 		return true
 	}
-	// What waited while Lanyard did not run gets its whole time.
-	deadline := later(e.At, w.since).Add(giveUpAfter)
 	log := w.log.With(zap.String("event", string(e.Type)), zap.String("connection_id", e.ConnectionID))
 	for attempt := 1; ; attempt++ {
 		if !w.turn() {
@@ -80,7 +79,7 @@ func (w *worker) deliver(e tokenstore.Event) bool {
 			log.Warn("webhook endpoint does not take webhooks, trying again", zap.Error(err))
 		}
 		log.Debug("webhook not taken", zap.Int("attempt", attempt), zap.Error(err))
-		left := time.Until(deadline)
+		left := time.Until(next.until)
 		if left <= 0 {
 			w.giveUp(e, log)
 			return true

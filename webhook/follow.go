@@ -2,8 +2,11 @@ package webhook
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,7 +43,18 @@ const notePrefix = "webhook/"
 
 // placeNote is such a note.
 type placeNote struct {
-	Seq uint64 `json:"seq"` // of the last event that was taken, as all before it were
+	Seq uint64 `json:"seq"` // of the last event that was read
+	// Waiting are the Seqs up to there that were not taken yet, in order: what
+	// was taken behind them is not sent again.
+	Waiting []uint64 `json:"waiting,omitempty"`
+}
+
+// waiting is an event that waits for an endpoint.
+type waiting struct {
+	event tokenstore.Event
+	// until is when it is given up. Its clock is this process's: one that is put
+	// right, or a machine that slept, gives nothing up.
+	until time.Time
 }
 
 // worker sends to one endpoint.
@@ -50,7 +64,6 @@ type worker struct {
 	log      *zap.Logger
 	note     string  // the ID of the note with its place
 	before   *worker // for the same URL, as it was configured before; may be nil
-	since    time.Time
 
 	ctx  context.Context //nolint:containedctx // the worker's life
 	stop context.CancelFunc
@@ -64,26 +77,26 @@ type worker struct {
 	failing atomic.Bool // the last request was not taken
 
 	mu     sync.Mutex
-	read   uint64                        // guarded by mu; the Seq up to which the log was read
-	ahead  map[uint64]bool               // guarded by mu; :: Seq of those that wait
-	queues map[string][]tokenstore.Event // guarded by mu; :: connection ID → what waits, in order, for the lane that sends it
-	pause  time.Time                     // guarded by mu; the endpoint wants nothing before
+	read   uint64               // guarded by mu; the Seq up to which the log was read
+	ahead  map[uint64]bool      // guarded by mu; :: Seq of those that wait
+	queues map[string][]waiting // guarded by mu; :: connection ID → what waits, in order, for the lane that sends it
+	pause  time.Time            // guarded by mu; the endpoint wants nothing before
 
 	// Only of run:
 	placed      bool      // read is known
-	saved       uint64    // the place in the note
+	saved       string    // the text of the note
 	savedAt     time.Time // when it was written
 	storeFailed bool      // and that was logged
 }
 
 func newWorker(s *Sender, e Endpoint, before *worker) *worker {
 	w := &worker{
-		sender: s, endpoint: e, before: before, since: time.Now(),
+		sender: s, endpoint: e, before: before,
 		log:   s.cfg.Logger.With(zap.String("webhook", shown(e.URL))),
 		note:  notePrefix + secret.New(e.URL).Hash(),
 		over:  make(chan struct{}),
 		slots: make(chan struct{}, atOnce),
-		ahead: map[uint64]bool{}, queues: map[string][]tokenstore.Event{},
+		ahead: map[uint64]bool{}, queues: map[string][]waiting{},
 	}
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	w.sendCtx, w.endSend = context.WithCancel(context.Background())
@@ -157,55 +170,78 @@ func (w *worker) place(ctx context.Context) error {
 	if w.placed {
 		return nil
 	}
-	seq, known, err := w.noted(ctx)
-	if err != nil {
+	at, again, err := w.noted(ctx)
+	switch {
+	case err != nil:
 		return err
+	case at == nil:
+		end, err := tokenstore.EventsEnd(ctx, w.sender.cfg.Store)
+		if err != nil {
+			return err
+		}
+		at = &placeNote{}
+		if at.Seq, err = tokenstore.ParseEventCursor(end); err != nil {
+			return err
+		}
+		if err := w.write(ctx, at.text()); err != nil {
+			return err
+		}
 	}
-	if known {
-		w.goOn(seq)
-		w.saved = seq
-		return nil
-	}
-	end, err := tokenstore.EventsEnd(ctx, w.sender.cfg.Store)
-	if err != nil {
-		return err
-	}
-	if seq, err = tokenstore.ParseEventCursor(end); err != nil {
-		return err
-	}
-	if err := w.write(ctx, seq); err != nil {
-		return err
-	}
-	w.goOn(seq)
+	w.enqueue(again)
+	w.mu.Lock()
+	w.read = at.Seq
+	w.mu.Unlock()
+	w.saved, w.placed = at.text(), true
 	return nil
 }
 
-// noted returns the place that the note tells, if there is one in this log.
-func (w *worker) noted(ctx context.Context) (seq uint64, known bool, err error) {
-	n, err := w.sender.cfg.Store.Note(ctx, w.note)
-	if errors.Is(err, tokenstore.ErrNotFound) {
-		return 0, false, nil
+// noted returns the place that the note tells, nil if there is none in this log,
+// and what waits since then.
+func (w *worker) noted(ctx context.Context) (at *placeNote, again []tokenstore.Event, err error) {
+	store := w.sender.cfg.Store
+	n, err := store.Note(ctx, w.note)
+	switch {
+	case errors.Is(err, tokenstore.ErrNotFound):
+		return nil, nil, nil
+	case errors.Is(err, tokenstore.ErrCorrupt):
+		w.log.Error("webhooks begin anew: the note of how far they were is damaged", zap.Error(err))
+		return nil, nil, store.DeleteNote(ctx, w.note)
 	}
-	var at placeNote
+	at = &placeNote{}
 	if err == nil {
-		err = n.Text.DecodeJSON(&at)
+		err = n.Text.DecodeJSON(at)
 	}
 	if err != nil {
-		return 0, false, fmt.Errorf("reading the place of a webhook: %w", err)
+		return nil, nil, fmt.Errorf("reading the place of a webhook: %w", err)
 	}
-	_, _, err = w.sender.cfg.Store.ListEvents(ctx, tokenstore.EventFilter{}, tokenstore.EventCursor(at.Seq), 1)
+	_, _, err = store.ListEvents(ctx, tokenstore.EventFilter{}, tokenstore.EventCursor(at.Seq), 1)
 	if errors.Is(err, tokenstore.ErrBadCursor) {
 		w.log.Warn("webhooks begin anew: the audit log was put back to what it was before")
-		return 0, false, nil
+		return nil, nil, nil
 	}
-	return at.Seq, err == nil, err
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, seq := range at.Waiting {
+		page, _, err := store.ListEvents(ctx, tokenstore.EventFilter{}, tokenstore.EventCursor(seq-1), 1)
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case len(page) == 0 || page[0].Seq != seq:
+			w.log.Error("the audit log has forgotten an event before its webhook was taken", zap.Uint64("seq", seq))
+		default:
+			again = append(again, page[0])
+		}
+	}
+	return at, again, nil
 }
 
-func (w *worker) goOn(seq uint64) {
-	w.mu.Lock()
-	w.read = seq
-	w.mu.Unlock()
-	w.placed = true
+func (n *placeNote) text() string {
+	b, err := json.Marshal(n)
+	if err != nil {
+		panic(err) // numbers alone
+	}
+	return string(b)
 }
 
 // look takes over what the log has, as far as there is room.
@@ -227,7 +263,7 @@ func (w *worker) look(ctx context.Context) error {
 		if len(page) > 0 && page[0].Seq > after+1 {
 			w.log.Error("the audit log has forgotten events before their webhooks were taken", zap.Uint64("events", page[0].Seq-after-1))
 		}
-		w.enqueue(page)
+		w.enqueue(page) //nolint:contextcheck // what is sent has sendCtx
 		if len(page) < limit {
 			return nil
 		}
@@ -244,7 +280,7 @@ func (w *worker) enqueue(page []tokenstore.Event) {
 		}
 		w.ahead[e.Seq] = true
 		queue, busy := w.queues[e.ConnectionID]
-		w.queues[e.ConnectionID] = append(queue, e)
+		w.queues[e.ConnectionID] = append(queue, waiting{e, time.Now().Add(giveUpAfter)})
 		if !busy {
 			w.lanes.Go(func() { w.lane(e.ConnectionID) })
 		}
@@ -267,38 +303,36 @@ func (w *worker) lane(id string) {
 		}
 		w.mu.Lock()
 		w.queues[id] = w.queues[id][1:]
-		delete(w.ahead, queue[0].Seq)
+		delete(w.ahead, queue[0].event.Seq)
 		w.mu.Unlock()
 	}
 }
 
-// save writes up to where everything was taken, if that is time.
+// save writes what was read and what of it still waits, if that is time.
 func (w *worker) save(ctx context.Context) error {
-	if !w.placed {
+	age := time.Since(w.savedAt)
+	if !w.placed || age < saveEvery {
 		return nil
 	}
 	w.mu.Lock()
-	place := w.read
-	for seq := range w.ahead {
-		place = min(place, seq-1)
-	}
+	at := placeNote{Seq: w.read, Waiting: slices.Sorted(maps.Keys(w.ahead))}
 	w.mu.Unlock()
-	age := time.Since(w.savedAt)
-	if age < saveEvery || place == w.saved && age < renewEvery {
+	text := at.text()
+	if text == w.saved && age < renewEvery {
 		return nil
 	}
-	return w.write(ctx, place)
+	return w.write(ctx, text)
 }
 
-func (w *worker) write(ctx context.Context, place uint64) error {
+func (w *worker) write(ctx context.Context, text string) error {
 	_, err := w.sender.cfg.Store.UpdateNote(ctx, w.note, func(n *tokenstore.Note) error {
-		n.Text = secret.New(fmt.Sprintf(`{"seq":%d}`, place))
+		n.Text = secret.New(text)
 		n.KeepUntil = time.Now().Add(forget)
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("writing the place of a webhook: %w", err)
 	}
-	w.saved, w.savedAt = place, time.Now()
+	w.saved, w.savedAt = text, time.Now()
 	return nil
 }

@@ -47,6 +47,7 @@ type delivery struct {
 }
 
 func newApp(t *testing.T) *app {
+	t.Helper()
 	a := &app{t: t, store: memstore.New()}
 	a.restart()
 	return a
@@ -150,6 +151,7 @@ func (a *app) wants(want ...string) {
 }
 
 func endpoint(t *testing.T, types ...tokenstore.EventType) []webhook.Endpoint {
+	t.Helper()
 	return []webhook.Endpoint{{URL: hookURL, Secret: key(t, hookSecret), Events: types}}
 }
 

@@ -8,6 +8,7 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type Store interface {
 	AppendEvents(ctx context.Context, events ...tokenstore.Event) error
 	Note(ctx context.Context, id string) (tokenstore.Note, error)
 	UpdateNote(ctx context.Context, id string, change func(*tokenstore.Note) error) (tokenstore.Note, error)
+	DeleteNote(ctx context.Context, id string) error
 }
 
 // Endpoint is where webhooks are sent.
@@ -74,6 +76,7 @@ type Sender struct {
 
 	mu      sync.Mutex
 	workers map[string]*worker // guarded by mu; :: URL → who sends to it
+	left    map[string]*worker // guarded by mu; :: URL that is configured no more → who sent to it, and may be at its last request
 	work    sync.WaitGroup
 	closed  bool // guarded by mu
 }
@@ -94,7 +97,7 @@ func New(cfg Config) *Sender {
 		}
 	}
 	return &Sender{
-		cfg: cfg, workers: map[string]*worker{},
+		cfg: cfg, workers: map[string]*worker{}, left: map[string]*worker{},
 		client: &http.Client{
 			Transport: cfg.Transport, Timeout: answerTime,
 			// The operator wrote one URL, and the body is for nobody else.
@@ -118,8 +121,8 @@ func (s *Sender) Use(endpoints []Endpoint) {
 		if next[e.URL] != nil {
 			continue
 		}
-		old := s.workers[e.URL]
-		if old != nil && old.endpoint.same(e) && !old.gone.Load() {
+		old := cmp.Or(s.workers[e.URL], s.left[e.URL])
+		if old != nil && old.endpoint.same(e) && old.ctx.Err() == nil {
 			next[e.URL] = old
 			continue
 		}
@@ -128,9 +131,11 @@ func (s *Sender) Use(endpoints []Endpoint) {
 	for url, w := range s.workers {
 		if next[url] != w {
 			w.stop()
+			s.left[url] = w
 		}
 	}
 	for url, w := range next {
+		delete(s.left, url)
 		if s.workers[url] != w {
 			s.work.Go(w.run)
 		}

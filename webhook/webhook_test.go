@@ -113,10 +113,9 @@ func TestRestart(t *testing.T) {
 		a.restart()
 		a.s.Use(endpoint(t))
 		time.Sleep(time.Second)
-		// What came behind the one that failed comes again.
 		got := a.take()
 		slices.Sort(got)
-		if diff := cmp.Diff([]string{"connection.active c2", "connection.active c3", "connection.expired c2"}, got); diff != "" {
+		if diff := cmp.Diff([]string{"connection.active c2", "connection.expired c2"}, got); diff != "" {
 			t.Errorf("after the restart (-want +got):\n%s", diff)
 		}
 		time.Sleep(time.Minute)

@@ -79,7 +79,7 @@ export class ConnectButton extends HTMLElement {
     if (this.isConnected) this.#draw();
   }
 
-  // Who comes back finds no spinner that turns for ever.
+  // Who comes back, or stops the page that is opening, finds no spinner that turns for ever.
   #reset = () => this.removeAttribute("aria-busy");
 
   get #busy() {
@@ -130,7 +130,10 @@ export class ConnectButton extends HTMLElement {
     if (this.#busy) return event.preventDefault();
     const go = new CustomEvent("connect", { bubbles: true, composed: true, cancelable: true, detail: { href: this.#target } });
     if (!this.dispatchEvent(go)) return event.preventDefault();
-    if (this.#target && event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey) this.setAttribute("aria-busy", "true");
+    if (this.#target && event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey) {
+      this.setAttribute("aria-busy", "true");
+      setTimeout(this.#reset, 10000);
+    }
   }
 }
 

@@ -56,11 +56,22 @@
 		}
 	};
 
+	// Only a page that is seen has a stream: browsers open few connections to one server, and a stream takes one.
 	const badge = document.getElementById("live");
-	const events = new EventSource(root + "live");
-	events.addEventListener("hello", () => { badge.hidden = false; });
-	events.addEventListener("error", () => { badge.hidden = true; });
-	events.addEventListener("changed", (e) => { if (shows(e.data.split(" "))) refresh(); });
-	document.addEventListener("visibilitychange", refresh);
+	let events = null;
+	const listen = () => {
+		if (document.hidden) {
+			events?.close();
+			events = null;
+			badge.hidden = true;
+		} else if (!events) {
+			events = new EventSource(root + "live");
+			events.addEventListener("hello", () => { badge.hidden = false; });
+			events.addEventListener("error", () => { badge.hidden = true; });
+			events.addEventListener("changed", (e) => { if (shows(e.data.split(" "))) refresh(); });
+		}
+	};
+	listen();
+	document.addEventListener("visibilitychange", () => { listen(); refresh(); });
 	setInterval(refresh, 30000); // "in 12 min" is soon in 11
 })();

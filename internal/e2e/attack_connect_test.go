@@ -192,20 +192,31 @@ func TestAttacksOnTheState(t *testing.T) {
 	})
 
 	a.in(t, "A025 Provider answers by cross-site form_post", func(t *testing.T) {
-		// Answers by form_post are not taken yet: any POST is 405 and changes nothing.
-		f := a.sendAway()
-		before := a.posts()
-		for _, browser := range []*http.Client{newBrowser(t), f.browser} {
-			form := url.Values{"code": {f.code}, "state": {f.state}}
-			for _, to := range []string{a.callback("fake"), f.callback} {
-				res := a.post(browser, to, form)
-				a.isPage(res, http.StatusMethodNotAllowed, "method_not_allowed")
-				if res.Header.Get("Allow") == "" {
-					t.Error("405 without Allow")
-				}
+		// What is posted decides nothing: the browser takes it along, sealed, and
+		// only the one with the flow's cookie gets anywhere with it.
+		carry := func(f away) string {
+			res := a.post(f.browser, a.callback("fake"), query(t, f.callback))
+			to := res.Header.Get("Location")
+			if sealed, ok := strings.CutPrefix(to, "/callback/fake?form_post="); res.StatusCode != http.StatusSeeOther || !ok || strings.Contains(sealed, f.code) {
+				t.Errorf("HTTP %d, leading to %q", res.StatusCode, to)
 			}
+			return a.site.Public + to
 		}
+		before := a.posts()
+		f := a.sendAway()
+		a.wantPage(newBrowser(t), carry(f), http.StatusBadRequest, "browser_mismatch")
+		a.wantOver(f, "browser_mismatch")
+		f = a.sendAway()
+		to := carry(f)
+		changed := []byte(to)
+		if i := len(to) - 9; changed[i] == 'A' {
+			changed[i] = 'B'
+		} else {
+			changed[i] = 'A'
+		}
+		a.wantPage(f.browser, string(changed), http.StatusBadRequest, "state_invalid")
 		a.wantNoPosts(before)
+		f.callback = to
 		a.wantEndsWell(f)
 	})
 

@@ -154,8 +154,10 @@ func readAddress(t *testing.T, s string) netip.AddrPort {
 
 func TestAttacksOnTheExamples(t *testing.T) {
 	for file, ports := range map[string][]string{
-		"Caddyfile.example":         {"9080", "9081", "9082", "9083"},
-		"examples/github/Caddyfile": {"9080", "9081"},
+		"Caddyfile.example":              {"9080", "9081", "9082", "9083"},
+		"examples/express-app/Caddyfile": {"9080", "9081", "9082"},
+		"examples/github/Caddyfile":      {"9080", "9081"},
+		"examples/go-app/Caddyfile":      {"9080", "9081", "9082"},
 	} {
 		t.Run(file, func(t *testing.T) {
 			e := runExample(t, file, ports...)

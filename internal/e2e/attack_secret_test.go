@@ -345,8 +345,8 @@ func TestProgramIsPinned(t *testing.T) {
 	modules, _, _ := strings.Cut(string(out), "\n\n") // then their number
 	got := strings.Fields(modules)
 	want := []string{
-		"http.handlers.lanyard_api", "http.handlers.lanyard_connect", "http.handlers.lanyard_demo", "http.handlers.lanyard_proxy",
-		"http.reverse_proxy.transport.lanyard", "lanyard",
+		"http.handlers.lanyard_api", "http.handlers.lanyard_connect", "http.handlers.lanyard_dashboard", "http.handlers.lanyard_demo",
+		"http.handlers.lanyard_proxy", "http.reverse_proxy.transport.lanyard", "lanyard",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("A173: the modules that are not Caddy's: %q, want %q\n%s", got, want, out)

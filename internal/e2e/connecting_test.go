@@ -20,14 +20,14 @@ func (b *tab) typeInto(name, text string) {
 	b.do(chromedp.SetValue(chromedp.CSS(fmt.Sprintf("[name=%q]", name)), text))
 }
 
-// wantCompletes completes a connection by what the app was told.
-func (w *world) wantCompletes(told url.Values, user string) string {
+// wantCompletes completes a connection of u1's by what the app was told.
+func (w *world) wantCompletes(told url.Values) string {
 	w.t.Helper()
 	id := told.Get("connection_id")
 	if told.Get("error") != "" || told.Get("state") != "app-state" {
 		w.t.Fatalf("the app got error %q", told.Get("error"))
 	}
-	w.complete(id, told.Get("completion_code"), user)
+	w.complete(id, told.Get("completion_code"), "u1")
 	w.wantStatus(id, "ACTIVE", "")
 	return id
 }
@@ -90,7 +90,7 @@ func TestBrowserFormPost(t *testing.T) {
 			if answer == "Deny" {
 				w.wantError(told, "user_denied")
 			} else {
-				w.wantCompletes(told, "u1")
+				w.wantCompletes(told)
 			}
 			w.eventually("the browser is back, with nothing in its address", func() error {
 				if at := eval[string](b, `location.href`); at != w.app.url+"/callback" {
@@ -108,7 +108,7 @@ func TestBrowserPostedCallback(t *testing.T) {
 	b := w.browser()
 	b.open(w.appLink())
 	b.press("Allow")
-	w.wantWorks(w.wantCompletes(w.called(), "u1"))
+	w.wantWorks(w.wantCompletes(w.called()))
 	b.open(w.appLink())
 	b.press("Deny")
 	w.wantError(w.called(), "user_denied")
@@ -120,7 +120,7 @@ func TestBrowserChoosesAnotherAccount(t *testing.T) {
 	w.knowsAccounts()
 	b := w.browser()
 	b.open(w.appLink())
-	id := w.wantCompletes(w.wantBack(b.press("Allow")), "u1")
+	id := w.wantCompletes(w.wantBack(b.press("Allow")))
 
 	b.open(w.appLink("connection_id", id))
 	b.do(chromedp.Click(chromedp.CSS(`input[value="grace"]`)))
@@ -134,7 +134,7 @@ func TestBrowserChoosesAnotherAccount(t *testing.T) {
 	w.wantWorks(id)
 	b.press("Choose again")
 	back := w.wantBack(b.press("Allow"))
-	w.wantCompletes(back, "u1")
+	w.wantCompletes(back)
 	w.wantWorks(id)
 
 	b.open(w.appLink("connection_id", id))
@@ -191,7 +191,7 @@ func TestBrowserEntersAKey(t *testing.T) {
 			b.wantPage(p, http.StatusOK, "Continue")
 			b.press("Continue")
 		}
-		id := w.wantCompletes(w.called(), "u1")
+		id := w.wantCompletes(w.called())
 		w.wantWorks(id)
 	}
 	// The answer by a form follows our own form.
@@ -199,7 +199,7 @@ func TestBrowserEntersAKey(t *testing.T) {
 	b.open(w.appLink("integration", "keys", "response_mode", "form_post"))
 	b.typeInto("field_api_key", key)
 	b.press("Connect")
-	w.wantCompletes(w.called(), "u1")
+	w.wantCompletes(w.called())
 }
 
 // TestBrowserIsAskedForParams: what the link does not say the user does, and the
@@ -214,7 +214,7 @@ func TestBrowserIsAskedForParams(t *testing.T) {
 	b.typeInto("field_tenant", "acme")
 	b.wantPage(b.press("Continue"), http.StatusOK)
 	b.press("Continue")
-	w.wantCompletes(w.wantBack(b.press("Allow")), "u1")
+	w.wantCompletes(w.wantBack(b.press("Allow")))
 }
 
 // TestDeviceConnects: RFC 8628, over a reload and a restart.

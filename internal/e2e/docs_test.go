@@ -112,7 +112,7 @@ func docBlocks(t *testing.T, info string) []block {
 
 // TestDocsKnowTheirBlocks keeps a block from escaping all the tests here.
 func TestDocsKnowTheirBlocks(t *testing.T) {
-	known := []string{"caddyfile", "caddyfile fragment", "json", "json caddy", "json entry", "sh", "text", "go"}
+	known := []string{"caddyfile", "caddyfile fragment", "json", "json caddy", "json entry", "sh", "text", "go", "html"}
 	for _, file := range docFiles(t) {
 		for _, b := range blocksOf(t, file) {
 			if !slices.Contains(known, b.info) {

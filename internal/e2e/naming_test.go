@@ -59,7 +59,7 @@ func TestNamingByUser(t *testing.T) {
 func TestKeyInTheQuery(t *testing.T) {
 	const key = "canary-query-key-0123456789"
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Query().Get("key") != key {
+		if keys := r.URL.Query()["key"]; len(keys) != 1 || keys[0] != key {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
@@ -85,7 +85,7 @@ func TestKeyInTheQuery(t *testing.T) {
 	if a.Status != http.StatusCreated || c.Status != "ACTIVE" {
 		t.Fatalf("begin: HTTP %d: %s", a.Status, a.Body)
 	}
-	a = w.call(c.ID, "/list?page=1&key=mine")
+	a = w.call(c.ID, "/list?key=mine&page=1&k%65y=mine") // A106: a second credential in the query
 	if a.Status != 200 || a.Body != "1" || a.Header.Get("Link") != "<"+w.proxyURL("/list?page=2")+`>; rel="next"` {
 		t.Errorf("HTTP %d %s %q", a.Status, a.Body, a.Header.Get("Link"))
 	}

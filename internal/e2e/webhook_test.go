@@ -38,6 +38,7 @@ type receiver struct {
 }
 
 func newReceiver(t *testing.T) *receiver {
+	t.Helper()
 	key, err := webhook.ParseSecret(webhookSecret)
 	if err != nil {
 		t.Fatal(err)
@@ -214,6 +215,7 @@ func TestEventStreamEndsWithItsConfiguration(t *testing.T) {
 	if took := time.Since(begun); took > 15*time.Second { // grace_period is 20 s
 		t.Errorf("the stream ended %v after the reload", took)
 	}
+	http.DefaultClient.CloseIdleConnections() // the server, too, closes those of before
 	w.begin("u2")
 	lines, end = stream(e.ID)
 	defer end()

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	grantTypeDevice = "urn:ietf:params:oauth:grant-type:device_code" //nolint:gosec // G101: a name of RFC 8628
+	grantTypeDevice = "urn:ietf:params:oauth:grant-type:device_code"
 	// deviceLife is how long a device code may be approved and redeemed.
 	deviceLife = 10 * time.Minute
 )

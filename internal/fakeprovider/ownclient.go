@@ -20,7 +20,7 @@ import (
 // Grants without a user.
 const (
 	grantTypeClient = "client_credentials"
-	grantTypeJWT    = "urn:ietf:params:oauth:grant-type:jwt-bearer" //nolint:gosec // G101: a name of RFC 7523
+	grantTypeJWT    = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 )
 
 // clockSlack is how far a client's clock may be off.

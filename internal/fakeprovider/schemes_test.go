@@ -117,7 +117,7 @@ func TestClientGrant(t *testing.T) {
 	if status != 200 || tok.Refresh != "" || tok.Scope != "read" {
 		t.Fatalf("client credentials = %d %+v", status, tok)
 	}
-	if resp, _ := c.get("/api/me", tok.Access); resp.StatusCode != 200 {
+	if resp, _ := c.get("/api/me", tok.Access); resp.StatusCode != http.StatusOK {
 		t.Errorf("API = %d", resp.StatusCode)
 	}
 	c.s.RevokeAll()

@@ -71,7 +71,7 @@ func (s *Store) UpdateNote(
 func (s *Store) DeleteNote(ctx context.Context, id string) error {
 	err := s.write(ctx, func(w *write) error {
 		if checkID(id) != nil {
-			return nil
+			return nil //nolint:nilerr // then there is none
 		}
 		there, err := exists(w.txn, noteKey(id))
 		if there {

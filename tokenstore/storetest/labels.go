@@ -23,8 +23,15 @@ func (c contract) listLabels() {
 		}))
 	}
 	for _, labels := range []map[string]string{
-		nil, {}, {"env": "prod"}, {"env": ""}, {"team": "1"}, {"te": "am1"}, {"none": ""},
-		{"env": "prod", "team": "2"}, {"env": "test", "team": "none"},
+		nil,
+		{},
+		{"env": "prod"},
+		{"env": ""},
+		{"team": "1"},
+		{"te": "am1"},
+		{"none": ""},
+		{"env": "prod", "team": "2"},
+		{"env": "test", "team": "none"},
 	} {
 		for _, user := range []string{"", "user-1", "nobody"} {
 			for _, status := range []tokenstore.Status{"", tokenstore.StatusActive, tokenstore.StatusRevoked} {
