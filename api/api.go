@@ -208,7 +208,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case p != nil:
 		p.Write(w)
-	case in.once != "":
+	case in.once.key != "":
 		h.serveOnce(w, r, rt, in) //nolint:contextcheck // what has begun is ended, whether the client waits or not
 	default:
 		h.serve(w, r, rt, in)

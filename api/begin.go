@@ -49,11 +49,10 @@ func (h *Handler) begin(r *http.Request, in *input) (any, *guard.Problem) {
 	}
 	ctx, cancel := detached(r)
 	defer cancel()
-	before, p := h.before(ctx, in)
+	before, p := h.before(ctx, in.once, &c)
 	if p != nil {
 		return nil, p
 	}
-	c.ID = in.newID()
 	switch how {
 	case byGiven:
 		if before != nil {
@@ -100,6 +99,10 @@ func (h *Handler) connect(r *http.Request, in *input) (any, *guard.Problem) {
 		return nil, h.storeProblem(err)
 	}
 	integration, configured := h.cfg.Integrations[c.Integration]
+	// First, since what may be given is the integration's to say.
+	if c.Disabled || !configured || integration.bind(c.Params) != nil {
+		return nil, h.notActive(c, "Connecting would not help this connection: it is disabled, or its integration is not configured, or has other parameters now.")
+	}
 	given := in.credentials(integration)
 	how := in.way(integration, given != nil)
 	var to destination
@@ -112,9 +115,6 @@ func (h *Handler) connect(r *http.Request, in *input) (any, *guard.Problem) {
 	}
 	if p := in.done(); p != nil {
 		return nil, p
-	}
-	if c.Disabled || !configured || integration.bind(c.Params) != nil {
-		return nil, h.notActive(c, "Connecting would not help this connection: it is disabled, or its integration is not configured, or has other parameters now.")
 	}
 	switch how { //nolint:exhaustive // by link: below
 	case byGiven:

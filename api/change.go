@@ -79,9 +79,9 @@ func (ch *change) into(c *tokenstore.Connection, by tokenstore.Actor) bool {
 		return told
 	}
 	c.Disabled = *ch.disabled
-	reason := "enabled"
+	reason := reasonEnabled
 	if c.Disabled {
-		reason = "disabled"
+		reason = reasonDisabled
 	}
 	c.Happened(tokenstore.Event{Type: tokenstore.EventChanged, Actor: by, Reason: reason})
 	return true

@@ -169,10 +169,12 @@ func TestConnect(t *testing.T) {
 	c = b.put(func(c *tokenstore.Connection) { c.Disabled = true })
 	b.wants(b.do("POST", "/v1/connections/"+c.ID+"/connect", ""), 409, "connection_not_active")
 	c = b.put(func(c *tokenstore.Connection) { c.Integration = "gone" })
-	a = b.do("POST", "/v1/connections/"+c.ID+"/connect", "")
-	b.wants(a, 409, "connection_not_active")
-	if a.json["reason"] != "integration_missing" {
-		t.Errorf("reason = %v", a.json["reason"])
+	for _, body := range []string{"", `{"credentials":{"api_key":"k"}}`, `{"scopes":["repo"]}`, `{"auth_scheme":"API_KEY"}`} {
+		a = b.do("POST", "/v1/connections/"+c.ID+"/connect", body)
+		b.wants(a, 409, "connection_not_active")
+		if a.json["reason"] != "integration_missing" {
+			t.Errorf("%s: reason = %v", body, a.json["reason"])
+		}
 	}
 }
 

@@ -31,10 +31,10 @@ type Credentials interface {
 
 // Devices begins flows on devices without a browser (RFC 8628).
 type Devices interface {
-	// Device asks the provider for a code with which c is connected, and goes on
+	// BeginDevice asks the provider for a code with which c is connected, and goes on
 	// asking what has become of it. The error is errors.ErrUnsupported where the
 	// provider has no such flow, or one of Credentials'.
-	Device(ctx context.Context, c tokenstore.Connection, scopes []string) (tokenstore.Device, error)
+	BeginDevice(ctx context.Context, c tokenstore.Connection, scopes []string) (tokenstore.Device, error)
 }
 
 const (
@@ -49,11 +49,13 @@ const (
 	maxRetry = 15 * time.Minute
 )
 
-// The reasons of events of connections that no flow made.
+// The reasons of events of connections that no flow made or changed.
 const (
 	reasonCredentials = "credentials"
 	reasonImported    = "imported"
 	reasonReplaced    = "replaced"
+	reasonDisabled    = "disabled"
+	reasonEnabled     = "enabled"
 )
 
 // credentials takes the field `credentials`, nil if it is not there.
@@ -240,7 +242,7 @@ func (h *Handler) beginDevice(
 	if err != nil && !errors.Is(err, tokenstore.ErrNotFound) {
 		h.log.Warn("connection left behind", zap.String("connection_id", c.ID), zap.Error(err)) // it ends by itself
 	}
-	in.spoilt = true
+	in.once.spoilt = true
 	return nil, p
 }
 
@@ -255,7 +257,7 @@ func (h *Handler) device(ctx context.Context, c tokenstore.Connection, scopes []
 	}
 	ctx, cancel := context.WithTimeout(ctx, providerTimeout)
 	defer cancel()
-	d, err := h.cfg.Devices.Device(ctx, c, scopes)
+	d, err := h.cfg.Devices.BeginDevice(ctx, c, scopes)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		return nil, unsupported

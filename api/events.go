@@ -66,8 +66,8 @@ func EventJSON(e tokenstore.Event) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// events shows the audit log, oldest first: a page, as JSON lines all that is
-// there, or as server-sent events what happens.
+// events shows the audit log: a page, the oldest or the newest first, as JSON
+// lines all that is there, or as server-sent events what happens.
 func (h *Handler) events(r *http.Request, in *input) (any, *guard.Problem) {
 	var f tokenstore.EventFilter
 	id, given := in.param("connection_id", maxName)
@@ -75,11 +75,20 @@ func (h *Handler) events(r *http.Request, in *input) (any, *guard.Problem) {
 		in.refuse(invalidRequest("Query parameter `connection_id` is not the ID of a connection."))
 	}
 	f.ConnectionID = id
+	switch order, given := in.param("order", maxName); {
+	case order == "newest":
+		f.NewestFirst = true
+	case given && order != "oldest":
+		in.refuse(invalidRequest("Query parameter `order` is neither `oldest` nor `newest`."))
+	}
 	cursor, _ := in.param("cursor", maxCursor)
-	if wantsSSE(r) {
+	media, sse := lines(r), wantsSSE(r)
+	if f.NewestFirst && (sse || media != "") {
+		in.refuse(invalidRequest("Query parameter `order`: `newest` goes with pages of JSON alone, not with lines or a stream."))
+	}
+	if sse {
 		return h.sse(r, in, f, cursor)
 	}
-	media := lines(r)
 	limit := maxLimit
 	if media == "" {
 		limit = in.limit()
@@ -96,8 +105,11 @@ func (h *Handler) events(r *http.Request, in *input) (any, *guard.Problem) {
 	}
 	answer := struct {
 		Events     []eventView `json:"events"`
-		NextCursor string      `json:"next_cursor"` // at the end, too: later there will be more
-	}{make([]eventView, 0, len(page)), next}
+		NextCursor *string     `json:"next_cursor"` // at the end, too: later there will be more
+	}{make([]eventView, 0, len(page)), &next}
+	if f.NewestFirst && next == "" {
+		answer.NextCursor = nil // before the first there will never be one
+	}
 	for _, e := range page {
 		answer.Events = append(answer.Events, viewEvent(e))
 	}
@@ -114,7 +126,7 @@ func (h *Handler) eventPage(
 	if err != nil {
 		return nil, "", h.storeProblem(err)
 	}
-	if next == "" {
+	if next == "" && !f.NewestFirst {
 		next = tokenstore.EventCursor(0) // a cursor is a parameter that must not be empty
 	}
 	return page, next, nil

@@ -246,6 +246,40 @@ func TestEventsArePaged(t *testing.T) {
 	b.wants(b.do("GET", "/v1/events", "", func(r *http.Request) { r.Header.Del("Authorization") }), 401, "key_required")
 }
 
+func TestEventsNewestFirst(t *testing.T) {
+	b := newBench(t)
+	b.happen(5, "conn_A")
+	b.happen(1, "conn_B")
+	page := func(query, want string) string {
+		t.Helper()
+		a := b.do("GET", "/v1/events?order=newest"+query, "")
+		b.wants(a, 200, "")
+		var got []string
+		for _, e := range a.json["events"].([]any) {
+			got = append(got, fmt.Sprint(e.(map[string]any)["seq"]))
+		}
+		if s := strings.Join(got, " "); s != want {
+			t.Errorf("%s: events %q, want %q", query, s, want)
+		}
+		next, _ := a.json["next_cursor"].(string)
+		return next
+	}
+	next := page("&limit=4", "6 5 4 3")
+	b.happen(1, "conn_A") // does not move what is listed
+	if end := page("&limit=4&cursor="+next, "2 1"); end != "" {
+		t.Errorf("at the log's beginning the cursor is %q, want null", end)
+	}
+	page("&connection_id=conn_B", "6")
+	page("&connection_id=conn_C", "")
+	for _, media := range []string{"application/jsonl", "text/event-stream"} {
+		b.wants(b.do("GET", "/v1/events?order=newest", "", header("Accept", media)), 400, "invalid_request")
+	}
+	for _, bad := range []string{"order=", "order=older", "order=newest&order=oldest", "order=newest&cursor=x"} {
+		b.wants(b.do("GET", "/v1/events?"+bad, ""), 400, "invalid_request")
+	}
+	b.wants(b.do("GET", "/v1/events?order=oldest", ""), 200, "")
+}
+
 func TestEventsAsJSONLines(t *testing.T) {
 	b := newBench(t)
 	b.happen(500, "conn_A")

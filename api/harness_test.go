@@ -75,7 +75,7 @@ type fakeDevices struct {
 	scopes []string
 }
 
-func (f *fakeDevices) Device(_ context.Context, _ tokenstore.Connection, scopes []string) (tokenstore.Device, error) {
+func (f *fakeDevices) BeginDevice(_ context.Context, _ tokenstore.Connection, scopes []string) (tokenstore.Device, error) {
 	f.scopes = scopes
 	return tokenstore.Device{
 		Code: secret.New("device-canary"), UserCode: "WDJB-MJHT", VerificationURI: "https://id.example/device",

@@ -44,8 +44,18 @@ type onceNote struct {
 // onceHeaders are the headers of an answer that are repeated with it.
 var onceHeaders = []string{"Content-Type", "Lanyard-Error", "Retry-After", "Cache-Control", "X-Content-Type-Options"}
 
-// takeOnce takes the header Idempotency-Key.
-func (in *input) takeOnce(r *http.Request) *guard.Problem {
+// once is what a request with an Idempotency-Key knows of itself. The zero value
+// is that of a request without one.
+type once struct {
+	key    string    // the Idempotency-Key
+	digest string    // SHA-256 of query and body
+	madeID string    // the ID of the connection that it makes, if it makes one and is given none
+	since  time.Time // when it came first, zero if that is now: else it may have made it then
+	spoilt bool      // it was made, and has gone again
+}
+
+// take takes the header Idempotency-Key.
+func (o *once) take(r *http.Request) *guard.Problem {
 	switch given := r.Header.Values("Idempotency-Key"); {
 	case len(given) == 0:
 		return nil
@@ -53,30 +63,30 @@ func (in *input) takeOnce(r *http.Request) *guard.Problem {
 		strings.ContainsFunc(given[0], func(r rune) bool { return r <= ' ' || r > '~' }):
 		return invalidRequest("Header `Idempotency-Key` has to be 1 to %d visible ASCII characters, once.", maxOnce)
 	default:
-		in.once = given[0]
+		o.key = given[0]
 		return nil
 	}
 }
 
-// newID returns the ID of the connection that the request makes.
-func (in *input) newID() string { return cmp.Or(in.madeID, tokenstore.NewID()) }
-
-// before returns the connection that this request made before a crash or an
-// error, or nil.
-func (h *Handler) before(ctx context.Context, in *input) (*tokenstore.Connection, *guard.Problem) {
-	if !in.again {
+// before gives c, which a request is about to make, its ID if it has none, and
+// returns what the same request made of it before a crash or an error, or nil.
+func (h *Handler) before(ctx context.Context, o once, c *tokenstore.Connection) (*tokenstore.Connection, *guard.Problem) {
+	if c.ID == "" {
+		c.ID = cmp.Or(o.madeID, tokenstore.NewID())
+	}
+	if o.since.IsZero() {
 		return nil, nil
 	}
-	c, err := h.cfg.Store.Connection(ctx, in.madeID)
+	made, err := h.cfg.Store.Connection(ctx, c.ID)
 	switch {
 	case errors.Is(err, tokenstore.ErrNotFound):
 		return nil, nil
 	case err != nil:
 		return nil, h.storeProblem(err)
-	case c.CreatedAt.Before(in.begun): // an `id` that the request gave, and found taken
+	case made.CreatedAt.Before(o.since): // an `id` that the request gave, and found taken
 		return nil, nil
 	}
-	return &c, nil
+	return &made, nil
 }
 
 // serveOnce serves a request with an Idempotency-Key: what it was answered
@@ -89,7 +99,7 @@ func (h *Handler) serveOnce(w http.ResponseWriter, r *http.Request, rt *route, i
 	ctx, cancel := detached(r)
 	defer cancel()
 	// The key and the path are in it, and neither can be read out of it.
-	id := "idempotency/" + hex.EncodeToString(in.key.MAC("lanyard idempotency v1\n"+r.URL.EscapedPath()+"\n"+in.once))
+	id := "idempotency/" + hex.EncodeToString(in.key.MAC("lanyard idempotency v1\n"+r.URL.EscapedPath()+"\n"+in.once.key))
 	held := &heldWriter{ResponseWriter: w}
 	defer held.release() // after the key is free again
 	if !h.enterOnce(id) {
@@ -100,7 +110,7 @@ func (h *Handler) serveOnce(w http.ResponseWriter, r *http.Request, rt *route, i
 		return
 	}
 	defer h.leaveOnce(id)
-	kept, p := h.beginOnce(ctx, id, in)
+	kept, p := h.beginOnce(ctx, id, &in.once)
 	switch {
 	case p != nil:
 		p.Write(w)
@@ -116,7 +126,7 @@ func (h *Handler) serveOnce(w http.ResponseWriter, r *http.Request, rt *route, i
 		return
 	}
 	h.serve(held, r, rt, in)
-	if held.status >= http.StatusInternalServerError && !in.spoilt {
+	if held.status >= http.StatusInternalServerError && !in.once.spoilt {
 		return // the ID stays, since what failed may have been done all the same
 	}
 	kept.Status, kept.Header, kept.Text = held.status, held.headers(), held.text.String()
@@ -144,38 +154,35 @@ func (h *Handler) leaveOnce(id string) {
 	delete(h.underWay, id)
 }
 
-// beginOnce returns what is kept of in, or keeps that it is begun.
-func (h *Handler) beginOnce(ctx context.Context, id string, in *input) (onceNote, *guard.Problem) {
+// beginOnce returns what is kept of the request o, or keeps that it is begun.
+func (h *Handler) beginOnce(ctx context.Context, id string, o *once) (onceNote, *guard.Problem) {
+	fresh := onceNote{Digest: o.digest, ConnectionID: tokenstore.NewID()}
+	text, err := newNoteText(fresh)
+	if err != nil {
+		return fresh, h.storeProblem(err)
+	}
 	var kept onceNote
 	var unreadable error
-	in.madeID = tokenstore.NewID()
-	fresh, err := newNoteText(onceNote{Digest: in.digest, ConnectionID: in.madeID})
-	if err != nil {
-		return kept, h.storeProblem(err)
-	}
-	in.again = false
 	_, err = h.cfg.Store.UpdateNote(ctx, id, func(n *tokenstore.Note) error {
-		kept, unreadable, in.again = onceNote{}, nil, false
-		if !n.Text.IsZero() {
-			unreadable, in.again = n.Text.DecodeJSON(&kept), true
-			in.begun = n.KeepUntil.Add(-onceLife)
-			return tokenstore.ErrUnchanged
+		if n.Text.IsZero() {
+			kept, unreadable, o.since = fresh, nil, time.Time{}
+			n.Text, n.KeepUntil = text, time.Now().Add(onceLife).UTC()
+			return nil
 		}
-		n.Text, n.KeepUntil = fresh, time.Now().Add(onceLife).UTC()
-		return nil
+		kept, o.since = onceNote{}, n.KeepUntil.Add(-onceLife)
+		unreadable = n.Text.DecodeJSON(&kept)
+		return tokenstore.ErrUnchanged
 	})
 	switch err = errors.Join(err, unreadable); {
 	case err != nil:
 		return kept, h.storeProblem(err)
-	case !in.again:
-		return onceNote{Digest: in.digest, ConnectionID: in.madeID}, nil
-	case kept.Digest != in.digest:
+	case kept.Digest != o.digest:
 		return kept, &guard.Problem{
 			Status: http.StatusUnprocessableEntity, Code: "idempotency_key_reused",
 			Detail: "This `Idempotency-Key` came with another body within the last 24 hours. Nothing was done.",
 		}
 	}
-	in.madeID = kept.ConnectionID
+	o.madeID = kept.ConnectionID
 	return kept, nil
 }
 

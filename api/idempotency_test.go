@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/api"
+	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 	"github.com/lanyard-proxy/lanyard/tokenstore/memstore"
 )
@@ -107,10 +108,11 @@ func TestIdempotencyAfterACrash(t *testing.T) {
 		"begin":       `{"integration":"github"}`,
 		"credentials": `{"integration":"mail","credentials":{"api_key":"k"}}`,
 		"import":      `{"integration":"github","access_token":"a"}`,
+		"import ID":   `{"integration":"github","id":"conn_own","access_token":"a"}`,
 		"device":      `{"integration":"github","device":true}`,
 	} {
 		path := "/v1/connections"
-		if name == "import" {
+		if strings.HasPrefix(name, "import") {
 			path = importPath
 		}
 		t.Run(name, func(t *testing.T) {
@@ -192,5 +194,40 @@ func TestNotesOfIdempotency(t *testing.T) {
 	}
 	if left := time.Until(n.KeepUntil); left > 24*time.Hour || left < 23*time.Hour {
 		t.Errorf("kept for %v", left)
+	}
+}
+
+// TestIdempotentDeviceThatIsConnected: after a crash the user approves, and the
+// same request comes again while the provider is down.
+func TestIdempotentDeviceThatIsConnected(t *testing.T) {
+	d := &fakeDevices{}
+	s := &notesFail{fail: func(n int32) bool { return n == 2 }}
+	b := newBench(t, func(c *api.Config) { s.Store, c.Store, c.Devices = c.Store.(*memstore.Store), s, d })
+	body := `{"integration":"github","device":true}`
+	id := b.begun(b.do("POST", "/v1/connections", body, once("k")))
+	_, err := b.store.UpdateConnection(context.Background(), id, func(c *tokenstore.Connection) error {
+		c.Activate(tokenstore.Token{AccessToken: secret.New("live"), RefreshToken: secret.New("r")}, nil, c.CreatedAt)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.err = tokenstore.ErrNotSent
+	a := b.do("POST", "/v1/connections", body, once("k"))
+	if c, err := b.store.Connection(context.Background(), id); err != nil || c.Status != tokenstore.StatusActive {
+		t.Errorf("answered %d %s, and the live connection is gone: %v", a.status, a.text, err)
+	}
+}
+
+// TestIdempotencyClaimsNothing: an `id` that was there before is nobody's who
+// asks for it twice.
+func TestIdempotencyClaimsNothing(t *testing.T) {
+	s := &notesFail{fail: func(n int32) bool { return n == 2 }} // the first answer is not kept
+	b := newBench(t, func(c *api.Config) { s.Store, c.Store = c.Store.(*memstore.Store), s })
+	if _, err := s.Store.CreateConnection(t.Context(), tokenstore.Connection{ID: "conn_other"}); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		b.wants(b.do("POST", importPath, `{"integration":"github","id":"conn_other","access_token":"a"}`, once("k")), 409, "connection_exists")
 	}
 }

@@ -1,26 +1,44 @@
 package api_test
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/lanyard-proxy/lanyard/api"
+	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
 const importPath = "/v1/connections/import"
+
+// TestImportDisabled: what is imported switched off is stored so, and nobody is
+// asked with its token.
+func TestImportDisabled(t *testing.T) {
+	f := &fakeSource{account: tokenstore.Account{ID: "7"}}
+	b := newBench(t, withSource(f))
+	a := b.do("POST", importPath, `{"integration":"github","id":"conn_off","refresh_token":"r","disabled":true}`)
+	b.wants(a, 201, "")
+	if a.json["disabled"] != true || a.json["verified"] != nil || a.json["connect_url"] != nil || !b.stored("conn_off").Disabled {
+		t.Errorf("imported switched off: %s", a.text)
+	}
+	if b.refresher.by.Name != "" {
+		t.Error("it was refreshed")
+	}
+	b.happened("conn_off", "connection.active imported", "connection.changed disabled")
+	a = b.do("POST", importPath, `{"integration":"mail","id":"conn_key","credentials":{"api_key":"key-1"},"disabled":true}`)
+	b.wants(a, 201, "")
+	if a.json["disabled"] != true || !b.stored("conn_key").Disabled {
+		t.Errorf("imported switched off: %s", a.text)
+	}
+	b.wants(b.do("POST", importPath, `{"integration":"github","id":"conn_on","refresh_token":"r","disabled":false}`), 201, "")
+	b.happened("conn_on", "connection.active imported")
+	b.wants(b.do("POST", importPath, `{"integration":"github","refresh_token":"r","disabled":"yes"}`), 400, "invalid_request")
+}
 
 func TestImport(t *testing.T) {
 	ends := time.Now().Add(20 * time.Minute).UTC().Truncate(time.Second)
@@ -134,152 +152,60 @@ func importRequest(t *testing.T, url string, body io.Reader) *http.Request {
 	return r
 }
 
-func TestImportLines(t *testing.T) {
-	b := newBench(t)
-	srv := httptest.NewServer(b.h)
-	defer srv.Close()
-	var body strings.Builder
-	body.WriteString(`{"integration":"github","id":"conn_a","access_token":"canary-a","refresh_token":"canary-r"}` + "\n\n")
-	body.WriteString(`{"integration":"github","id":"conn_a","access_token":"a"` + "\n") // line 3: cut short
-	body.WriteString(`{"integration":"nowhere","access_token":"canary"}` + "\r\n")
-	body.WriteString(`{"integration":"github","name":"` + strings.Repeat("x", 1<<20) + `"}` + "\n")
-	for i := range 100 {
-		fmt.Fprintf(&body, `{"integration":"github","user_id":"u%d","id":"conn_b%d","access_token":"a"}`+"\n", i, i)
-	}
-	body.WriteString(`{"integration":"github","id":"conn_c","access_token":"a"}`) // without an end
-	res, err := srv.Client().Do(importRequest(t, srv.URL, strings.NewReader(body.String())))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "application/jsonl" {
-		t.Fatalf("import = %d %s, %v", res.StatusCode, res.Header.Get("Content-Type"), err)
-	}
-	if strings.Contains(string(text), "canary") {
-		t.Errorf("an answer repeats a secret: %s", text)
-	}
-	var got []string
-	for line := range strings.Lines(string(text)) {
-		var l lineOf
-		if err := json.Unmarshal([]byte(line), &l); err != nil {
-			t.Fatalf("%q: %v", line, err)
-		}
-		got = append(got, fmt.Sprintf("%d %s%s", l.Line, l.ID, l.Error.Code))
-	}
-	want := []string{"1 conn_a", "3 invalid_request", "4 invalid_request", "5 body_too_large"}
-	for i := range 100 {
-		want = append(want, fmt.Sprintf("%d conn_b%d", i+6, i))
-	}
-	want = append(want, "106 conn_c")
-	if d := cmp.Diff(want, got); d != "" {
-		t.Errorf("lines (-want +got):\n%s", d)
-	}
-	if n := b.count(); n != 102 {
-		t.Errorf("%d connections, want 102", n)
-	}
+// busySource does something while the provider is asked whose a token is.
+type busySource struct {
+	fakeSource
+	during func()
 }
 
-// slowRefresher takes until it is let go, and counts how many wait.
-type slowRefresher struct {
-	fakeRefresher
-	let           chan struct{}
-	waiting, most atomic.Int32
+func (s *busySource) Account(ctx context.Context, t tokenstore.Token) (tokenstore.Account, error) {
+	s.during()
+	return s.fakeSource.Account(ctx, t)
 }
 
-func (s *slowRefresher) Refresh(ctx context.Context, _ string, _ tokenstore.Actor) error {
-	now := s.waiting.Add(1)
-	defer s.waiting.Add(-1)
-	for {
-		if most := s.most.Load(); now <= most || s.most.CompareAndSwap(most, now) {
-			break
-		}
-	}
-	select {
-	case <-s.let:
-	case <-ctx.Done():
-	}
-	return nil
-}
-
-// Results come while lines are still being sent, in their order; and few lines
-// are under way at once.
-func TestImportLinesAsTheyGo(t *testing.T) {
-	slow := &slowRefresher{let: make(chan struct{})}
-	b := newBench(t, func(c *api.Config) { c.Refresher = slow })
-	srv := httptest.NewServer(b.h)
-	defer srv.Close()
-	read, write := io.Pipe()
-	sent := make(chan struct{})
-	go func() {
-		defer close(sent)
-		for i := range 40 {
-			if _, err := fmt.Fprintf(write, `{"integration":"github","id":"conn_%d","refresh_token":"r"}`+"\n", i); err != nil {
-				return
+// TestImportVerifiedWhileItChanges: what the provider says of an imported
+// credential is nothing to a connection that was revoked or connected again meanwhile.
+func TestImportVerifiedWhileItChanges(t *testing.T) {
+	for _, whose := range []error{nil, tokenstore.ErrCredentialRefused} {
+		for _, what := range []string{"revoked", "reconnected"} {
+			f := &busySource{fakeSource: fakeSource{whose: whose, account: tokenstore.Account{ID: "old"}}}
+			b := newBench(t, func(c *api.Config) {
+				in := c.Integrations["github"]
+				in.Credentials = func(map[string]string) (api.Credentials, error) { return f, nil }
+				c.Integrations["github"] = in
+			})
+			f.during = func() {
+				_, err := b.store.UpdateConnection(context.Background(), "conn_busy", func(c *tokenstore.Connection) error {
+					if what == "revoked" {
+						c.Revoke()
+						return nil
+					}
+					c.Activate(tokenstore.Token{AccessToken: secret.New("fresh")}, nil, time.Now().UTC())
+					c.Account = tokenstore.Account{ID: "new"}
+					return nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.wants(b.do("POST", importPath, `{"integration":"github","id":"conn_busy","access_token":"a"}`), 201, "")
+			c := b.stored("conn_busy")
+			switch {
+			case what == "revoked" && c.Status != tokenstore.StatusRevoked:
+				t.Errorf("%v: revoked meanwhile, and now %s %s", whose, c.Status, c.StatusReason)
+			case what == "reconnected" && (c.Token.AccessToken.Reveal() != "fresh" || c.Account.ID != "new"):
+				t.Errorf("%v: reconnected meanwhile, and now %s, %q of account %s", whose, c.Status, c.Token.AccessToken.Reveal(), c.Account.ID)
 			}
 		}
-	}()
-	res, err := srv.Client().Do(importRequest(t, srv.URL, read))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	lines := bufio.NewScanner(res.Body)
-	for i := range 40 {
-		slow.let <- struct{}{}
-		if i == 39 {
-			_ = write.Close()
-		}
-	}
-	n := 0
-	for lines.Scan() {
-		n++
-		if want := fmt.Sprintf(`{"line":%d,"id":"conn_%d"`, n, n-1); !strings.HasPrefix(lines.Text(), want) {
-			t.Errorf("line %q; want %s…", lines.Text(), want)
-		}
-	}
-	<-sent
-	if n != 40 || lines.Err() != nil {
-		t.Errorf("%d lines, %v", n, lines.Err())
-	}
-	if most := slow.most.Load(); most < 2 || most > 9 {
-		t.Errorf("%d lines were under way at once; want several, and 8 at most", most)
 	}
 }
 
-// A client that goes stops the import; what it began is brought to its end.
-func TestImportLinesCutOff(t *testing.T) {
-	slow := &slowRefresher{let: make(chan struct{})}
-	b := newBench(t, func(c *api.Config) { c.Refresher = slow })
-	ended := make(chan struct{})
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer close(ended)
-		b.h.ServeHTTP(w, r)
-	}))
-	defer srv.Close()
-	read, write := io.Pipe()
-	ctx, cancel := context.WithCancel(t.Context())
-	sent := make(chan error, 1)
-	go func() {
-		_, err := write.Write([]byte(`{"integration":"github","id":"conn_1","refresh_token":"r"}` + "\n"))
-		sent <- err
-	}()
-	res, err := srv.Client().Do(importRequest(t, srv.URL, read).WithContext(ctx))
-	if err != nil {
-		t.Fatal(err)
+// TestImportBeyondTheYears: JSON can't say a time whose year has not four digits
+// in UTC.
+func TestImportBeyondTheYears(t *testing.T) {
+	b := newBench(t)
+	for _, ends := range []string{"9999-12-31T23:59:59-01:00", "0000-01-01T00:00:00+01:00"} {
+		b.wants(b.do("POST", importPath+"?verify=false", `{"integration":"github","access_token":"a","expires_at":"`+ends+`"}`), 400, "invalid_request")
 	}
-	defer res.Body.Close()
-	if err := <-sent; err != nil {
-		t.Fatal(err)
-	}
-	for slow.waiting.Load() == 0 { // until it is at the provider
-		time.Sleep(time.Millisecond)
-	}
-	cancel()
-	_ = write.Close()
-	slow.let <- struct{}{}
-	<-ended
-	if c := b.stored("conn_1"); c.Status != tokenstore.StatusActive {
-		t.Errorf("stored %+v", c)
-	}
+	b.wants(b.do("GET", "/v1/connections", ""), 200, "")
 }

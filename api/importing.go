@@ -48,11 +48,12 @@ func (h *Handler) importing(r *http.Request, in *input) (any, *guard.Problem) {
 // has been redeemed must have a place to put the next one.
 func (h *Handler) importOne(ctx context.Context, in *input, verify bool) (tokenstore.Connection, *bool, *guard.Problem) {
 	integration := h.chosen(in)
+	c := in.described(integration)
 	id, named := in.text("id", maxName)
-	if named && !tokenstore.IsID(id) {
+	if c.ID = id; named && !tokenstore.IsID(id) {
 		in.refuse(badID())
 	}
-	c := in.described(integration)
+	c.Disabled, _ = in.flag("disabled")
 	given := in.credentials(integration)
 	if scheme, named := in.text("auth_scheme", maxName); named && scheme != integration.scheme() {
 		in.refuse(invalidRequest("Field `auth_scheme`: the integration's is %s.", integration.scheme()))
@@ -68,15 +69,11 @@ func (h *Handler) importOne(ctx context.Context, in *input, verify bool) (tokens
 	if p := in.done(); p != nil {
 		return c, nil, p
 	}
-	if named {
-		in.madeID = id // whatever was chosen for it
-	}
-	before, p := h.before(ctx, in)
+	before, p := h.before(ctx, in.once, &c)
 	if p != nil {
 		return c, nil, p
 	}
 	if before == nil {
-		c.ID = in.newID()
 		if before, p = h.storeImported(ctx, in, c, integration, got, given, tokens); p != nil {
 			return c, nil, p
 		}
@@ -84,7 +81,7 @@ func (h *Handler) importOne(ctx context.Context, in *input, verify bool) (tokens
 	if !tokens { // it was tried when it was made
 		return *before, triedBy(*before), nil
 	}
-	if !verify {
+	if !verify || before.Disabled { // nothing is asked with what is switched off
 		return *before, nil, nil
 	}
 	c, verified := h.verify(ctx, *before, in.by, integration)
@@ -103,6 +100,9 @@ func (h *Handler) storeImported(
 		}
 	}
 	got.into(&c, integration, in.by, reasonImported)
+	if c.Disabled {
+		c.Happened(tokenstore.Event{Type: tokenstore.EventChanged, Actor: in.by, Reason: reasonDisabled})
+	}
 	c, err := h.cfg.Store.CreateConnection(ctx, c)
 	if err != nil {
 		return nil, h.storeProblem(err)

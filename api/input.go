@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -47,13 +46,7 @@ type input struct {
 	body    map[string]json.RawMessage
 	lines   string         // the media type of a body of JSON lines, which is not read yet
 	problem *guard.Problem // the first
-
-	once   string    // the Idempotency-Key, empty if there is none
-	digest string    // SHA-256 of query and body, where once is set
-	madeID string    // the ID of the connection that the request makes, where once is set
-	again  bool      // it may have been made already
-	begun  time.Time // since when, where again is set
-	spoilt bool      // it was made, and has gone again
+	once    once
 }
 
 // read reads the query and the body of a request.
@@ -71,7 +64,7 @@ func read(w http.ResponseWriter, r *http.Request, rt *route, id string) (*input,
 		in.query[name] = values[name][0]
 	}
 	if r.Method == http.MethodPost {
-		if p := in.takeOnce(r); p != nil {
+		if p := in.once.take(r); p != nil {
 			return nil, p
 		}
 	}
@@ -87,8 +80,8 @@ func read(w http.ResponseWriter, r *http.Request, rt *route, id string) (*input,
 	if err != nil {
 		return nil, invalidRequest("The body could not be read to its end.")
 	}
-	if in.once != "" {
-		in.digest = secret.New(r.URL.RawQuery + "\n" + string(b)).Hash()
+	if in.once.key != "" {
+		in.once.digest = secret.New(r.URL.RawQuery + "\n" + string(b)).Hash()
 	}
 	if len(b) == 0 {
 		return in, nil

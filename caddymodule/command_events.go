@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -77,39 +80,65 @@ func (c *command) eventTable() *table {
 	)
 }
 
-// pastEvents prints the last events that there are, and returns the cursor after
-// them, empty if there is none.
+// pastEvents prints the last events that there are, or all, and returns the cursor
+// after them, empty if there is none.
 func (c *command) pastEvents(ctx context.Context, filter url.Values, last int, out *table) (cursor string, err error) {
+	read := c.lastEvents
+	if last <= 0 {
+		read = c.allEvents
+	}
+	list, err := read(ctx, filter, last)
+	if err != nil || len(list) == 0 {
+		return "", err
+	}
+	var newest struct{ ID string }
+	if err := json.Unmarshal(list[len(list)-1], &newest); err != nil {
+		return "", err
+	}
+	return newest.ID, c.printEvents(out, list)
+}
+
+// maxPage is how many events the API shows at once.
+const maxPage = 200
+
+// lastEvents returns the last n events, the newest at the end.
+func (c *command) lastEvents(ctx context.Context, filter url.Values, n int) ([]json.RawMessage, error) {
+	query := maps.Clone(filter)
+	query.Set("order", "newest")
+	var list []json.RawMessage
+	for more := true; more && len(list) < n; {
+		query.Set("limit", strconv.Itoa(min(n-len(list), maxPage)))
+		var page struct {
+			Events     []json.RawMessage `json:"events"`
+			NextCursor string            `json:"next_cursor"` // null at the log's beginning
+		}
+		if err := c.client.ask(ctx, call{path: "/v1/events?" + query.Encode()}, &page); err != nil {
+			return nil, err
+		}
+		list = append(list, page.Events...)
+		query.Set("cursor", page.NextCursor)
+		more = page.NextCursor != ""
+	}
+	slices.Reverse(list)
+	return list, nil
+}
+
+// allEvents returns all events that there are.
+func (c *command) allEvents(ctx context.Context, filter url.Values, _ int) ([]json.RawMessage, error) {
 	res, err := c.client.send(ctx, call{
 		path: "/v1/events?" + filter.Encode(), header: map[string]string{"Accept": "application/jsonl"},
 	})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer func() { _ = res.Body.Close() }()
-	var kept []json.RawMessage
+	var list []json.RawMessage
 	lines := bufio.NewScanner(res.Body)
 	lines.Buffer(nil, maxLine)
 	for lines.Scan() {
-		kept = append(kept, json.RawMessage(strings.Clone(lines.Text())))
-		if last > 0 && len(kept) >= 2*last {
-			kept = append(kept[:0], kept[len(kept)-last:]...)
-		}
+		list = append(list, json.RawMessage(strings.Clone(lines.Text())))
 	}
-	if err := lines.Err(); err != nil {
-		return "", err
-	}
-	if last > 0 && len(kept) > last {
-		kept = kept[len(kept)-last:]
-	}
-	if len(kept) > 0 {
-		var e struct{ ID string }
-		if err := json.Unmarshal(kept[len(kept)-1], &e); err != nil {
-			return "", err
-		}
-		cursor = e.ID
-	}
-	return cursor, c.printEvents(out, kept)
+	return list, lines.Err()
 }
 
 func (c *command) printEvents(out *table, list []json.RawMessage) error {
@@ -157,8 +186,7 @@ func (c *command) followEvents(ctx context.Context, filter url.Values, cursor st
 			away = false
 		}, out)
 		switch {
-		case ctx.Err() != nil:
-			return nil
+		case ctx.Err() != nil: // interrupted: that is its end
 		case isRefusedForGood(err):
 			return err
 		case err != nil && !away:

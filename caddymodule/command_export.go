@@ -90,7 +90,7 @@ func (e *exporter) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	in, err := os.Open(e.backup) //nolint:gosec // the operator names the file
+	in, err := os.Open(e.backup)
 	if err != nil {
 		return err
 	}
@@ -179,8 +179,6 @@ func (x *exported) add(w io.Writer, c *tokenstore.Connection) error {
 	switch {
 	case c.Damaged:
 		why = "damaged"
-	case c.Disabled:
-		why = "switched off, which an import would undo (enable them before the backup)"
 	case c.Intent != nil:
 		why = "in the middle of a refresh, so that their refresh tokens may be spent (take another backup)"
 	case c.Token.AccessToken.IsZero() && c.Token.RefreshToken.IsZero():

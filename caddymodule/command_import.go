@@ -43,7 +43,7 @@ are stored, and the exit code is 1.
 			}
 			in := cmd.InOrStdin()
 			if args[0] != "-" {
-				f, err := os.Open(args[0]) //nolint:gosec // the operator names the file
+				f, err := os.Open(args[0])
 				if err != nil {
 					return err
 				}
@@ -170,7 +170,7 @@ func (c *command) importLines(ctx context.Context, path string, in io.Reader) er
 // importFields are what a line may have.
 var importFields = []string{
 	"integration", "user_id", "name", "labels", "params", "metadata", "auth_scheme", "access_token", "refresh_token",
-	"expires_at", "scopes", "credentials", "id",
+	"expires_at", "scopes", "credentials", "id", "disabled",
 }
 
 // tryImport checks what can be known without storing anything.

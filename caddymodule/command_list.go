@@ -86,8 +86,12 @@ func (c *cliConnection) status() cell {
 
 // listColumns are the columns of row.
 var listColumns = []column{
-	{head: "CONNECTION"}, {head: "INTEGRATION", cut: true}, {head: "USER", cut: true},
-	{head: "STATUS", cut: true}, {head: "EXPIRES"}, {head: "LAST REFRESH"},
+	{head: "CONNECTION"},
+	{head: "INTEGRATION", cut: true},
+	{head: "USER", cut: true},
+	{head: "STATUS", cut: true},
+	{head: "EXPIRES"},
+	{head: "LAST REFRESH"},
 }
 
 // row is c in a list.

@@ -110,7 +110,7 @@ func userPlaceholder(text string) (string, error) {
 func (d *Dashboard) start(in *instance) error {
 	integrations := map[string]dashboard.Integration{}
 	for name, i := range in.settings.integrations {
-		integrations[name] = dashboard.Integration{Title: i.Title(), ScopeText: i.ScopeText, Hosts: i.allowedHosts}
+		integrations[name] = dashboard.Integration{Title: i.Title(), Scheme: i.Scheme(), ScopeText: i.ScopeText, Hosts: i.allowedHosts}
 	}
 	var err error
 	d.handler, err = dashboard.New(dashboard.Config{

@@ -50,7 +50,7 @@ func (d *doctor) known(group, value, place string) bool {
 		}
 	}
 	for _, m := range filePlaceholder.FindAllStringSubmatch(value, -1) {
-		text, err := os.ReadFile(m[1]) //nolint:gosec // the configuration names the file
+		text, err := os.ReadFile(m[1])
 		if err != nil || len(text) == 0 {
 			all = false
 			d.problem(group, "file_unreadable", place, fmt.Sprintf("%s can't be read, or is empty", m[1]), "put the value there, readable for Lanyard's user")
@@ -206,8 +206,15 @@ func (d *doctor) checkWebhook(i int) {
 		}
 	}
 	d.settings.webhooks = append(d.settings.webhooks, webhook.Endpoint{URL: u})
-	secretPlace := d.place(webhookAt, option{words: "secret"})
-	if text, ok := d.resolve(name, "secret", c.Secret, secretPlace); ok {
+	if len(c.Secrets) == 0 {
+		d.problem(name, "webhook_secret", place, "it needs a secret, which signs what is sent", "make one with `echo whsec_$(openssl rand -base64 32)`")
+	}
+	for n, value := range c.Secrets {
+		secretPlace := d.place(webhookAt, option{"secret", n})
+		text, ok := d.resolve(name, "secret", value, secretPlace)
+		if !ok {
+			continue
+		}
 		if _, err := webhook.ParseSecret(text); err != nil {
 			d.problem(name, "webhook_secret", secretPlace, err.Error(), "make one with `echo whsec_$(openssl rand -base64 32)`")
 		}

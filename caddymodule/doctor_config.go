@@ -43,7 +43,7 @@ type line struct {
 // says that there is none.
 func (d *doctor) load() error {
 	d.file = cmp.Or(d.file, "Caddyfile")
-	text, err := os.ReadFile(d.file) //nolint:gosec // the operator names the file
+	text, err := os.ReadFile(d.file)
 	if err != nil {
 		return advise(fmt.Errorf("reading the configuration: %w", err), "name its file: caddy lanyard doctor --config FILE")
 	}
@@ -57,7 +57,7 @@ func (d *doctor) load() error {
 	}
 	if err := json.Unmarshal(text, &d.cfg); err != nil {
 		d.problem("config", "config_invalid", d.file, "it is not a configuration of Caddy: "+err.Error(), "see `caddy validate`")
-		return nil
+		return nil //nolint:nilerr // it is a finding
 	}
 	raw, ok := d.cfg.AppsRaw["lanyard"]
 	if !ok {
@@ -67,7 +67,7 @@ func (d *doctor) load() error {
 	app := new(App)
 	if err := caddy.StrictUnmarshalJSON(raw, app); err != nil {
 		d.problem("config", "config_invalid", d.file, "lanyard: "+err.Error(), "correct it; docs/configuration.md has the options")
-		return nil
+		return nil //nolint:nilerr // it is a finding
 	}
 	d.app = app
 	return nil
@@ -105,7 +105,7 @@ func (d *doctor) mask(text string) string {
 	for _, name := range []string{"client_secret", "api_key", "client", "keyset", "secret"} {
 		for _, l := range d.globals().find(name) {
 			for _, word := range l.words[1:] {
-				if len(word) > 1 && !isPlaceholder(word) && !(name == "client" && word == l.words[1]) {
+				if len(word) > 1 && !isPlaceholder(word) && (name != "client" || word != l.words[1]) {
 					text = strings.ReplaceAll(text, word, "REDACTED")
 				}
 			}

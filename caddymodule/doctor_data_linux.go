@@ -65,7 +65,7 @@ func lockHolder(dir string) int {
 
 // programOf returns the name of a process in parentheses.
 func programOf(pid int) string {
-	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)) //nolint:gosec // a process's
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	if err != nil {
 		return ""
 	}

@@ -20,73 +20,73 @@ import (
 func TestDoctorLooksAtData(t *testing.T) {
 	const identity = `{"format": %d, "store_id": "a", "epoch": "b", "generation": 1, "older_keys": ["AAAA"]}`
 	for name, test := range map[string]struct {
-		seed func(t *testing.T, p *patient)
+		seed func(p *patient)
 		want seeded
 	}{
 		"keys that others can read": {
-			func(_ *testing.T, p *patient) { p.write("store/lanyard-api-key", doctorAPIKey, 0o644) },
+			func(p *patient) { p.write("store/lanyard-api-key", doctorAPIKey, 0o644) },
 			seeded{"file_permissions", "problem", "chmod 600", ""},
 		},
 		"keyset that all can read": {
-			func(t *testing.T, p *patient) {
+			func(p *patient) {
 				if err := os.Chmod(filepath.Join(p.dir, "keys.json"), 0o644); err != nil {
-					t.Fatal(err)
+					p.t.Fatal(err)
 				}
 			},
 			seeded{"file_permissions", "problem", "chmod 600", "keyset"},
 		},
 		"keyset in the data directory": {
-			func(_ *testing.T, p *patient) {
+			func(p *patient) {
 				p.write("store/keys.json", read(p.t, p.dir, "keys.json"), 0o600)
 				p.swap("{file.DATA/keys.json}", "{file.DATA/store/keys.json}")
 			},
 			seeded{"keyset_beside_data", "warning", "move it", "keyset"},
 		},
 		"keyset that is none": {
-			func(_ *testing.T, p *patient) { p.write("keys.json", "no keyset", 0o600) },
+			func(p *patient) { p.write("keys.json", "no keyset", 0o600) },
 			seeded{"keyset_invalid", "problem", "keygen", "keyset"},
 		},
 		"keyset that is gone": {
-			func(_ *testing.T, p *patient) {
+			func(p *patient) {
 				p.swap("\t\tkeyset {file.DATA/keys.json}\n", "")
 				p.write("store/lanyard-store.json", fmt.Sprintf(identity, 4), 0o600)
 			},
 			seeded{"keyset_missing", "problem", "put the store's keyset back", ""},
 		},
 		"old format": {
-			func(_ *testing.T, p *patient) { p.write("store/lanyard-store.json", fmt.Sprintf(identity, 2), 0o600) },
+			func(p *patient) { p.write("store/lanyard-store.json", fmt.Sprintf(identity, 2), 0o600) },
 			seeded{"store_old_format", "warning", "backup", ""},
 		},
 		"format of a later version": {
-			func(_ *testing.T, p *patient) { p.write("store/lanyard-store.json", fmt.Sprintf(identity, 99), 0o600) },
+			func(p *patient) { p.write("store/lanyard-store.json", fmt.Sprintf(identity, 99), 0o600) },
 			seeded{"store_unreadable", "problem", "docs/operations.md", ""},
 		},
 		"old key": {
-			func(_ *testing.T, p *patient) { p.write("store/lanyard-store.json", fmt.Sprintf(identity, 4), 0o600) },
+			func(p *patient) { p.write("store/lanyard-store.json", fmt.Sprintf(identity, 4), 0o600) },
 			seeded{"key_old", "warning", "caddy lanyard rekey", ""},
 		},
 		"data directory in memory": {
-			func(_ *testing.T, p *patient) {
+			func(p *patient) {
 				p.swap("store badger DATA/store", "store badger /dev/shm/lanyard-doctor")
 			},
 			seeded{"data_ephemeral", "warning", "a volume that lasts", "store badger"},
 		},
 		"data directory is a file": {
-			func(_ *testing.T, p *patient) { p.swap("store badger DATA/store", "store badger DATA/keys.json") },
+			func(p *patient) { p.swap("store badger DATA/store", "store badger DATA/keys.json") },
 			seeded{"data_directory", "problem", "store badger DIR", "store badger"},
 		},
 		"read-only data directory": {
-			func(t *testing.T, p *patient) { mount(t, filepath.Join(p.dir, "store"), syscall.MS_RDONLY) },
+			func(p *patient) { mount(p.t, filepath.Join(p.dir, "store"), syscall.MS_RDONLY) },
 			seeded{"data_read_only", "problem", "writable", "store badger"},
 		},
 		"no space left": {
-			func(t *testing.T, p *patient) { mount(t, filepath.Join(p.dir, "store"), 0) },
+			func(p *patient) { mount(p.t, filepath.Join(p.dir, "store"), 0) },
 			seeded{"no_space", "problem", "make room", "store badger"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPatient(t, "http://127.0.0.1:1")
-			test.seed(t, p)
+			test.seed(p)
 			before := contents(t, p.dir)
 			p.expect(p.examine("--offline"), test.want)
 			if after := contents(t, p.dir); after != before {

@@ -20,7 +20,10 @@ import (
 	"github.com/lanyard-proxy/lanyard/webhook"
 )
 
-func init() { caddy.RegisterModule(eventRecorder{}) }
+func init() {
+	caddy.RegisterModule(eventRecorder{})
+	caddy.RegisterModule(deafHandler{})
+}
 
 // recorded gets what handlers are given: "To: name data". A handler waits until
 // it was taken.
@@ -55,6 +58,12 @@ func subscribed(t *testing.T, dir, to string, names ...string) *instance {
 	for _, name := range names {
 		subs = append(subs, fmt.Sprintf(`{"events": [%q], "handlers": [{"handler": "lanyard_test", "to": %q}]}`, name, to))
 	}
+	return subscribedBy(t, dir, strings.Join(subs, ", "))
+}
+
+// subscribedBy starts a configuration with these subscriptions to events.
+func subscribedBy(t *testing.T, dir, subscriptions string) *instance {
+	t.Helper()
 	configMu.Lock()
 	defer configMu.Unlock()
 	cfg := &caddy.Config{Admin: &caddy.AdminConfig{Disabled: true}}
@@ -64,7 +73,7 @@ func subscribed(t *testing.T, dir, to string, names ...string) *instance {
 	}
 	cfg.AppsRaw = caddy.ModuleMap{
 		"lanyard": json.RawMessage(config(dir, github)),
-		"events":  json.RawMessage(`{"subscriptions": [` + strings.Join(subs, ", ") + `]}`),
+		"events":  json.RawMessage(`{"subscriptions": [` + subscriptions + `]}`),
 	}
 	ctx, cancel := caddy.NewContext(base)
 	in := &instance{t: t}
@@ -186,7 +195,7 @@ func TestWebhooksOfAConfiguration(t *testing.T) {
 		}
 	}
 	hook := func(path string) string {
-		return fmt.Sprintf(`{"url": %q, "secret": %q}`, srv.URL+path, whsec)
+		return fmt.Sprintf(`{"url": %q, "secrets": [%q]}`, srv.URL+path, whsec)
 	}
 	dir := t.TempDir()
 	one := started(t, config(dir, github+`, "webhooks": [`+hook("/a")+`]`), nil)
@@ -206,10 +215,11 @@ func TestWebhooksOfAConfiguration(t *testing.T) {
 
 func TestWebhookProvisionErrors(t *testing.T) {
 	t.Setenv("LANYARD_TEST_WHSEC", "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
-	const secret = `"secret": "{env.LANYARD_TEST_WHSEC}"`
+	const secret = `"secrets": ["{env.LANYARD_TEST_WHSEC}"]`
 	for _, tt := range []struct{ name, webhooks, want string }{
 		{"no secret", `{"url": "https://a.example/h"}`, "webhook 1: it needs a secret"},
-		{"a wrong secret", `{"url": "https://a.example/h", "secret": "canary-secret"}`, "webhook 1: secret: it is not `whsec_`"},
+		{"a wrong secret", `{"url": "https://a.example/h", "secrets": ["canary-secret"]}`, "webhook 1: secret: it is not `whsec_`"},
+		{"a wrong second secret", `{"url": "https://a.example/h", "secrets": ["{env.LANYARD_TEST_WHSEC}", "canary-secret"]}`, "webhook 1: secret: it is not `whsec_`"},
 		{"http", `{"url": "http://a.example/canary-path", ` + secret + `}`, "webhook 1: http is for this machine alone"},
 		{"no URL", `{` + secret + `}`, "webhook 1: it is not an absolute URL"},
 		{"twice", `{"url": "https://a.example/canary-path", ` + secret + `}, {"url": "https://a.example/canary-path", ` + secret + `}`, "webhook 2: there is another one"},
@@ -222,4 +232,44 @@ func TestWebhookProvisionErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+var (
+	deafCalled = make(chan struct{}, 1)
+	deafEnds   = make(chan struct{})
+)
+
+// deafHandler is a handler of events that does not look at its context.
+type deafHandler struct{}
+
+func (deafHandler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "events.handlers.lanyard_deaf", New: func() caddy.Module { return new(deafHandler) }}
+}
+
+// Handle implements caddyevents.Handler.
+func (deafHandler) Handle(context.Context, caddy.Event) error {
+	deafCalled <- struct{}{}
+	<-deafEnds
+	return nil
+}
+
+// TestDeafHandlerDoesNotKeepTheStore: a handler that hangs holds up the events
+// behind it and nothing else, not the end either.
+func TestDeafHandlerDoesNotKeepTheStore(t *testing.T) {
+	dir := t.TempDir()
+	in := subscribedBy(t, dir, `{"events": ["connection.active"], "handlers": [{"handler": "lanyard_deaf"}]}`)
+	happen(t, dir, tokenstore.EventActive, "conn_1")
+	<-deafCalled
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		in.end()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		t.Error("the configuration does not end while a handler hangs")
+	}
+	close(deafEnds)
+	<-ended
 }

@@ -86,7 +86,7 @@ func PrintList(w io.Writer, width int, color bool, connections ...string) error 
 // Doctor runs the command `lanyard doctor` and returns what it prints.
 func Doctor(ctx context.Context, args ...string) (string, error) {
 	var out strings.Builder
-	cmd := doctorCommand()
+	cmd := doctorCommand() //nolint:contextcheck // it gets its context below
 	cmd.SetArgs(args)
 	cmd.SetOut(&out)
 	cmd.SetErr(io.Discard)

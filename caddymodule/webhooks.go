@@ -18,8 +18,9 @@ type WebhookConfig struct {
 	// 127.0.0.1, [::1]). Redirects are not followed.
 	URL string `json:"url,omitempty"`
 	// What signs them: `whsec_` and the base64 of 24 to 64 bytes, as a placeholder
-	// such as `{env.LANYARD_WEBHOOK_SECRET}`. Required.
-	Secret string `json:"secret,omitempty"`
+	// such as `{env.LANYARD_WEBHOOK_SECRET}`. One is required. While it is exchanged
+	// there are two, the new one first, and each signs.
+	Secrets []string `json:"secrets,omitempty"`
 	// The types of events that are sent. Default: `connection.active`, `.failed`,
 	// `.expired`, `.refreshed`, `.refresh_failed`, `.revoked` and
 	// `.scopes_changed`.
@@ -33,10 +34,14 @@ func (a *App) parseWebhook(d *caddyfile.Dispenser) error {
 	}
 	c := WebhookConfig{URL: args[0]}
 	err = parseBlock(d, options{
-		"secret": once(&c.Secret),
+		"secret": func(d *caddyfile.Dispenser) error {
+			args, err := arguments(d, "a value")
+			c.Secrets = append(c.Secrets, args...)
+			return err
+		},
 		"events": list(&c.Events, checkWebhookEvent),
 	})
-	if err == nil && c.Secret == "" {
+	if err == nil && len(c.Secrets) == 0 {
 		err = d.Errf("webhook needs a secret, which signs what is sent")
 	}
 	a.Webhooks = append(a.Webhooks, c)
@@ -67,16 +72,18 @@ func (s *settings) resolveWebhooks(a *App, r *resolver) error {
 		if slices.ContainsFunc(s.webhooks, func(o webhook.Endpoint) bool { return o.URL == e.URL }) {
 			r.fail(name, errors.New("there is another one with this URL; put the events into one"))
 		}
-		if c.Secret == "" {
+		if len(c.Secrets) == 0 {
 			r.fail(name, errors.New("it needs a secret, which signs what is sent"))
 		}
-		text := r.secret(name+": secret", c.Secret)
-		if r.err != nil {
-			return r.err
+		for _, value := range c.Secrets {
+			text := r.secret(name+": secret", value)
+			if r.err != nil {
+				return r.err
+			}
+			key, err := webhook.ParseSecret(text)
+			r.fail(name+": secret", err)
+			e.Secrets = append(e.Secrets, key)
 		}
-		var err error
-		e.Secret, err = webhook.ParseSecret(text)
-		r.fail(name+": secret", err)
 		for _, t := range c.Events {
 			r.fail(name+": events", checkWebhookEvent(t))
 			e.Events = append(e.Events, tokenstore.EventType(t))

@@ -206,6 +206,23 @@ func TestEventsToTheEnd(t *testing.T) {
 	}
 }
 
+func TestEventsNewestFirst(t *testing.T) {
+	c, seen := scripted(t,
+		says(`{"events": [{"seq": 2, "id": "b"}], "next_cursor": "b"}`),
+		says(`{"events": [{"seq": 1, "id": "a"}], "next_cursor": null}`))
+	var seqs []uint64
+	for e, err := range c.Events(t.Context(), client.EventFilter{NewestFirst: true}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		seqs = append(seqs, e.Seq)
+	}
+	second := seen()[1].URL.Query()
+	if !slices.Equal(seqs, []uint64{2, 1}) || second.Get("cursor") != "b" || second.Get("order") != "newest" {
+		t.Errorf("got %v, the second page by %v", seqs, second)
+	}
+}
+
 // TestFollowGoesOn after a stream that breaks off, and ends with an answer that
 // says no.
 func TestFollowGoesOn(t *testing.T) {

@@ -45,6 +45,9 @@ type EventFilter struct {
 	// Cursor is the ID of the event to go on after. Empty: from the first that is
 	// kept; in Follow from now on.
 	Cursor string
+	// NewestFirst gives the events backwards: from the last one, or from the one
+	// before Cursor. Follow refuses it.
+	NewestFirst bool
 }
 
 func (f EventFilter) query() url.Values {
@@ -55,11 +58,14 @@ func (f EventFilter) query() url.Values {
 	if f.Cursor != "" {
 		q.Set("cursor", f.Cursor)
 	}
+	if f.NewestFirst {
+		q.Set("order", "newest")
+	}
 	return q
 }
 
-// Events returns what is in the audit log, the oldest first, a page at a time.
-// Keep the ID of the last event to go on after it later. After an error there is
+// Events returns what is in the audit log, the oldest first unless f says
+// otherwise, a page at a time. Keep the ID of the last event to go on after it later. After an error there is
 // nothing more.
 func (c *Client) Events(ctx context.Context, f EventFilter) iter.Seq2[*Event, error] {
 	return func(yield func(*Event, error) bool) {
@@ -68,7 +74,7 @@ func (c *Client) Events(ctx context.Context, f EventFilter) iter.Seq2[*Event, er
 		for {
 			var page struct {
 				Events     []*Event `json:"events"`
-				NextCursor string   `json:"next_cursor"`
+				NextCursor string   `json:"next_cursor"` // empty: there is nothing before
 			}
 			if err := c.do(ctx, call{method: http.MethodGet, path: "/v1/events", query: q}, &page); err != nil {
 				yield(nil, err)
@@ -79,7 +85,7 @@ func (c *Client) Events(ctx context.Context, f EventFilter) iter.Seq2[*Event, er
 					return
 				}
 			}
-			if len(page.Events) == 0 {
+			if len(page.Events) == 0 || page.NextCursor == "" {
 				return
 			}
 			q.Set("cursor", page.NextCursor)

@@ -24,6 +24,7 @@ type ImportParams struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 	Params      map[string]string `json:"params,omitempty"`
 	Metadata    json.RawMessage   `json:"metadata,omitempty"`
+	Disabled    bool              `json:"disabled,omitempty"` // its calls are refused until it is enabled
 
 	// With OAUTH2, one token or both. ExpiresAt is the access token's end; zero:
 	// not known.

@@ -229,3 +229,16 @@ func TestUpgrade(t *testing.T) {
 		})
 	}
 }
+
+// TestReconnectAfterTheSchemeChanged: the operator has given the integration
+// another auth scheme; who connects again has it.
+func TestReconnectAfterTheSchemeChanged(t *testing.T) {
+	b := newBench(t)
+	b.p.as(ada)
+	br := b.browser()
+	c := b.create(tokenstore.Connection{Status: tokenstore.StatusActive, AuthScheme: tokenstore.AuthAPIKey, Token: live("old-key"), Account: ada})
+	c = br.connect(onConnection(c))
+	if c.Token.AccessToken.Reveal() == "old-key" || c.AuthScheme != tokenstore.AuthOAuth2 {
+		t.Errorf("connected anew, token %q, and the scheme is still %s: calls go on being refused as scheme_changed", c.Token.AccessToken.Reveal(), c.AuthScheme)
+	}
+}

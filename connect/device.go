@@ -36,10 +36,10 @@ const (
 	slowDown = 5 * time.Second
 )
 
-// errDevices is returned by Device when it takes no more.
+// errDevices is returned by BeginDevice when it takes no more.
 var errDevices = fmt.Errorf("too many devices are waited for, or a reload is under way: %w", tokenstore.ErrUnavailable)
 
-// Device begins to connect c by a code that its user enters at the provider, on
+// BeginDevice begins to connect c by a code that its user enters at the provider, on
 // whatever device (RFC 8628), and returns what the user has to be told. It then
 // waits for the provider behind the caller: c becomes ACTIVE, with nothing left
 // to complete, or FAILED (user_denied, timeout, source_error, …).
@@ -48,7 +48,7 @@ var errDevices = fmt.Errorf("too many devices are waited for, or a reload is und
 // tokenstore.ErrNotFound where it is not configured, ErrUnavailable where too many
 // are waited for or the Handler is closing, else what Provider.Device or the
 // store returned.
-func (h *Handler) Device(ctx context.Context, c tokenstore.Connection, scopes []string) (tokenstore.Device, error) {
+func (h *Handler) BeginDevice(ctx context.Context, c tokenstore.Connection, scopes []string) (tokenstore.Device, error) {
 	in, ok := h.integration(c.Integration)
 	if !ok {
 		return tokenstore.Device{}, fmt.Errorf("beginning a device flow: integration: %w", tokenstore.ErrNotFound)
@@ -196,7 +196,7 @@ func (h *Handler) poll(ctx context.Context, in Integration, f tokenstore.Flow, i
 		return true
 	}
 	if f.Answer != nil { // it came, and then the program ended
-		if wait, x := h.device(ctx, in, &f, interval); wait == 0 {
+		if wait, x := h.judgePoll(ctx, in, &f, interval); wait == 0 {
 			return x == nil || end(*x)
 		}
 	}
@@ -226,7 +226,7 @@ func (h *Handler) poll(ctx context.Context, in Integration, f tokenstore.Flow, i
 			continue
 		}
 		f.Answer = &a
-		wait, x := h.device(ctx, in, &f, interval)
+		wait, x := h.judgePoll(ctx, in, &f, interval)
 		if wait == 0 {
 			return x == nil || end(*x)
 		}
@@ -234,9 +234,10 @@ func (h *Handler) poll(ctx context.Context, in Integration, f tokenstore.Flow, i
 	}
 }
 
-// device goes on with f's answer: it connects and returns zero, or returns how
-// long to wait before the next poll, or how the flow fails.
-func (h *Handler) device(ctx context.Context, in Integration, f *tokenstore.Flow, interval time.Duration) (wait time.Duration, x *failure) {
+// judgePoll goes on with what the provider answered, f.Answer. It returns a wait,
+// after which to poll again, or zero where polling is over: with how the flow
+// fails, which its caller has to end so, or nil where it has ended here.
+func (h *Handler) judgePoll(ctx context.Context, in Integration, f *tokenstore.Flow, interval time.Duration) (wait time.Duration, x *failure) {
 	a := *f.Answer
 	if a.Status < 300 { // a token may be in it
 		_, err := h.cfg.Store.UpdateFlow(ctx, f.ID, func(stored *tokenstore.Flow) error {

@@ -76,7 +76,7 @@ func TestDevice(t *testing.T) {
 		b.p.as(ada)
 		at := b.p.answers("authorization_pending", "slow_down", "no answer", "authorization_pending")
 		c := b.begun()
-		d, err := b.h.Device(t.Context(), c, []string{"read"})
+		d, err := b.h.BeginDevice(t.Context(), c, []string{"read"})
 		if err != nil || d.UserCode != "WDJB-MJHT" || d.Life != 900 || d.Interval != 5 {
 			t.Fatalf("Device() = %+v, %v", d, err)
 		}
@@ -120,7 +120,7 @@ func TestDeviceEnds(t *testing.T) {
 					return read(a)
 				}
 				c := b.begun()
-				if _, err := b.h.Device(t.Context(), c, nil); err != nil {
+				if _, err := b.h.BeginDevice(t.Context(), c, nil); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(time.Hour)
@@ -137,7 +137,7 @@ func TestDeviceEnds(t *testing.T) {
 			b := devices(t)
 			at := b.p.answers(slices.Repeat([]string{"authorization_pending"}, 1000)...)
 			c := b.begun()
-			if _, err := b.h.Device(t.Context(), c, nil); err != nil {
+			if _, err := b.h.BeginDevice(t.Context(), c, nil); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Hour)
@@ -153,7 +153,7 @@ func TestDeviceEnds(t *testing.T) {
 			b := devices(t)
 			at := b.p.answers()
 			c := b.begun()
-			if _, err := b.h.Device(t.Context(), c, nil); err != nil {
+			if _, err := b.h.BeginDevice(t.Context(), c, nil); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := b.store.DeleteConnection(t.Context(), c.ID); err != nil {
@@ -177,7 +177,7 @@ func TestDeviceGoesOn(t *testing.T) {
 			b := devices(t)
 			at := b.p.answers("authorization_pending", "authorization_pending")
 			c := b.begun()
-			if _, err := b.h.Device(t.Context(), c, nil); err != nil {
+			if _, err := b.h.BeginDevice(t.Context(), c, nil); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(6 * time.Second)
@@ -224,7 +224,7 @@ func TestDeviceOtherAccount(t *testing.T) {
 		b.p.as(grace)
 		b.p.answers()
 		c := b.create(tokenstore.Connection{Status: tokenstore.StatusActive, Token: live("t"), Account: ada})
-		if _, err := b.h.Device(t.Context(), c, nil); err != nil {
+		if _, err := b.h.BeginDevice(t.Context(), c, nil); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
@@ -238,22 +238,22 @@ func TestDeviceOtherAccount(t *testing.T) {
 func TestDeviceRefused(t *testing.T) {
 	b := newBench(t)
 	c := b.begun()
-	if _, err := b.h.Device(t.Context(), c, nil); !errors.Is(err, errors.ErrUnsupported) {
+	if _, err := b.h.BeginDevice(t.Context(), c, nil); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("Device() without an endpoint = %v", err)
 	}
 	b = newBench(t, withKeys)
-	if _, err := b.h.Device(t.Context(), b.begun(), nil); !errors.Is(err, errors.ErrUnsupported) {
+	if _, err := b.h.BeginDevice(t.Context(), b.begun(), nil); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("Device() with keys = %v", err)
 	}
 	c.Integration = "gone"
-	if _, err := b.h.Device(t.Context(), c, nil); !errors.Is(err, tokenstore.ErrNotFound) {
+	if _, err := b.h.BeginDevice(t.Context(), c, nil); !errors.Is(err, tokenstore.ErrNotFound) {
 		t.Errorf("Device() of no integration = %v", err)
 	}
 	// A device code is no state: whoever had it would have no cookie.
 	synctest.Test(t, func(t *testing.T) {
 		b := devices(t)
 		b.p.answers("authorization_pending")
-		if _, err := b.h.Device(t.Context(), b.begun(), nil); err != nil {
+		if _, err := b.h.BeginDevice(t.Context(), b.begun(), nil); err != nil {
 			t.Fatal(err)
 		}
 		w := b.browser().callback("device-canary")
@@ -262,5 +262,30 @@ func TestDeviceRefused(t *testing.T) {
 			t.Errorf("%d exchanges", b.p.exchanged())
 		}
 		_ = b.h.Close(context.Background())
+	})
+}
+
+// TestRevokedWhileADeviceIsWaitedFor: the app revokes a connection while its
+// device code is still to be approved.
+func TestRevokedWhileADeviceIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := devices(t)
+		b.p.answers("authorization_pending", "authorization_pending")
+		c := b.begun()
+		if _, err := b.h.BeginDevice(t.Context(), c, nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(6 * time.Second)
+		if _, err := b.store.UpdateConnection(t.Context(), c.ID, func(c *tokenstore.Connection) error { c.Revoke(); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if c = b.connection(c.ID); c.Status != tokenstore.StatusRevoked {
+			t.Errorf("revoked after the flow began, and now %s, with nobody to complete it", c.Status)
+		}
+		if err := b.h.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
 	})
 }

@@ -23,6 +23,3 @@ func UsePseudo() func() {
 	words = words.Pseudo()
 	return func() { words = own }
 }
-
-// ScopeWords are the scopes' texts :: language → provider → scope → text.
-func ScopeWords() map[string]map[string]map[string]string { return scopeWords }

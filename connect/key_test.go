@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lanyard-proxy/lanyard/connect"
 	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
@@ -348,4 +349,19 @@ func TestClosingWaitsForKeys(t *testing.T) {
 		t.Error(err)
 	}
 	wantPage(t, f.send("api_key", goodKey), 503, "unavailable")
+}
+
+// TestScopesOfAKey: a link asks an integration with keys for scopes, of which no
+// key has any to grant.
+func TestScopesOfAKey(t *testing.T) {
+	b := newBench(t, withKeys)
+	br := b.browser()
+	w := br.get(b.link(func(p *connect.Params) { p.Scopes = []string{"repo"} }))
+	if w.Code != 200 {
+		return // refused: as the API does
+	}
+	q := wantOnward(t, br.form(w, 200).send("api_key", goodKey), "")
+	if c := b.complete(q.Get("connection_id"), q.Get("completion_code")); len(c.MissingScopes()) > 0 {
+		t.Errorf("scopes asked for %v, and missing for ever %v", c.RequestedScopes, c.MissingScopes())
+	}
 }

@@ -208,3 +208,18 @@ func TestAddresses(t *testing.T) {
 		wantPage(t, b.browser().do(r), 400, "link_invalid")
 	}
 }
+
+// TestCookiesOfOthers: too many flows take away no cookie but those of flows.
+func TestCookiesOfOthers(t *testing.T) {
+	b := newBench(t)
+	br := b.browser()
+	const prefix = "__Host-lanyard-"
+	br.jar[prefix+"dashboard"], br.jar[prefix+"forms"] = "seed", "forms" // made first, so sent first
+	for i := range 20 {
+		br.jar[prefix+fmt.Sprintf("z%015d", i)] = "flow"
+	}
+	br.get(b.link())
+	if br.jar[prefix+"dashboard"] == "" || br.jar[prefix+"forms"] == "" || len(br.jar) != 22 {
+		t.Errorf("left are %v", br.jar)
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"embed"
-	"encoding/json"
 	"errors"
 	"html/template"
 	"maps"
@@ -26,9 +25,6 @@ var pageFiles embed.FS
 var (
 	pages = template.Must(template.New("").Option("missingkey=error").ParseFS(pageFiles, "page/*.html"))
 	words = must(ui.ReadWords(pageFiles, "page/words"))
-	// scopeWords are the catalogue's scopes in plain words, in the languages that
-	// are not the catalogue's :: language → provider → scope → text.
-	scopeWords = must(readScopeWords())
 
 	chooseScript = ui.NewAsset("choose", "js", must(pageFiles.ReadFile("page/choose.js")))
 	postScript   = ui.NewAsset("post", "js", must(pageFiles.ReadFile("page/post.js")))
@@ -39,22 +35,6 @@ func must[T any](v T, err error) T {
 		panic(err) // a file of this program is broken
 	}
 	return v
-}
-
-func readScopeWords() (map[string]map[string]map[string]string, error) {
-	all := map[string]map[string]map[string]string{}
-	for _, l := range words.Langs() {
-		body, err := pageFiles.ReadFile("page/scopes/" + l.Tag + ".json")
-		if err != nil {
-			continue // the catalogue's language
-		}
-		var texts map[string]map[string]string
-		if err := json.Unmarshal(body, &texts); err != nil {
-			return nil, err
-		}
-		all[l.Tag] = texts
-	}
-	return all, nil
 }
 
 // assetsOf returns what is served beside the pages, by the name behind
@@ -257,11 +237,7 @@ func (h *Handler) review(w http.ResponseWriter, r *http.Request, f *tokenstore.F
 
 // scopeText returns what a scope allows in plain words, empty if unknown.
 func scopeText(l *ui.Lang, in Integration, scope string) string {
-	text := in.Provider.ScopeText(scope)
-	if said := scopeWords[l.Tag][in.ProviderName][scope]; text != "" && said != "" {
-		return said
-	}
-	return text
+	return ui.ScopeText(l, in.ProviderName, scope, in.Provider.ScopeText(scope))
 }
 
 // outcomeView is a page that says how something ended. Code, ErrorID, Again and

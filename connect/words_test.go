@@ -11,7 +11,6 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/lanyard-proxy/lanyard/connect"
-	"github.com/lanyard-proxy/lanyard/provider"
 )
 
 var placeholder = regexp.MustCompile(`\{[a-z_]+\}`)
@@ -104,25 +103,5 @@ func TestButton(t *testing.T) {
 	r.Header.Set("If-None-Match", tag)
 	if w := b.browser().do(r); w.Code != http.StatusNotModified || w.Body.Len() > 0 {
 		t.Errorf("asked again: %d", w.Code)
-	}
-}
-
-// TestScopeWords: each scope that the catalogue has words for has some in every
-// other language, and no others.
-func TestScopeWords(t *testing.T) {
-	for lang, providers := range connect.ScopeWords() {
-		for _, name := range provider.Names() {
-			entry, _ := provider.Lookup(name)
-			for scope, text := range entry.ScopeTexts {
-				if text != "" && providers[name][scope] == "" {
-					t.Errorf("%s: nothing is said about %s's %s", lang, name, scope)
-				}
-			}
-			for scope := range providers[name] {
-				if entry.ScopeTexts[scope] == "" {
-					t.Errorf("%s: %s's %s is not in the catalogue", lang, name, scope)
-				}
-			}
-		}
 	}
 }

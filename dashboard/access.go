@@ -80,7 +80,7 @@ func (h *Handler) admit(v *visit) *refusal {
 		}
 		return nil
 	case v.r.Method != http.MethodPost:
-		p := wrongMethod(v, "GET, HEAD, POST")
+		p := wrongMethod("GET, HEAD, POST")
 		return &p
 	case guard.CheckEarly(v.r) != nil:
 		return &tooEarly

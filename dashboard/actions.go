@@ -65,9 +65,10 @@ func (h *Handler) toggle(v *visit, id string, disabled bool) {
 
 type linkView struct {
 	frame
-	Row     row
-	Link    string
-	Expires moment
+	Row  row
+	Link string
+	Send string // to whom
+	Ends string
 }
 
 // link makes a connect link and shows it once. No link leaves without its event.
@@ -77,7 +78,7 @@ func (h *Handler) link(v *visit, id string) {
 		return
 	}
 	now := time.Now()
-	r := h.row(&c, now)
+	r := h.row(v.lang, &c, now)
 	if _, configured := h.cfg.Integrations[c.Integration]; c.Damaged || c.Disabled || !configured {
 		h.refuse(v, noLink)
 		return
@@ -91,45 +92,44 @@ func (h *Handler) link(v *visit, id string) {
 		return
 	}
 	h.changed(v, "connect link made", id)
+	end := at(v.lang, expires, now)
 	h.render(v, http.StatusOK, "link", linkView{
-		frame: h.frame(v, "Reconnect link", "connections"), Row: r, Link: link, Expires: at(expires, now),
+		frame: h.frame(v, v.lang.Say("link.heading", "title", r.Title), "connections"), Row: r, Link: link,
+		Send: v.lang.Say("link.send", "user", c.UserID), Ends: v.lang.Say("link.ends", "rel", end.Rel, "at", end.Text),
 	})
 }
 
 // confirmView asks before something is done that can't be undone.
 type confirmView struct {
 	frame
-	Row                 row
-	CSRF, Action        string
-	Heading, Do, Cancel string
-	Consequences        []string
+	Row                  row
+	Whose                string // account it is
+	CSRF, Action, Cancel string
+	Do                   string // what the button says
+	Consequences         []string
 }
 
 // askDisconnect asks before disconnect.
-func (h *Handler) askDisconnect(v *visit, id string) {
-	h.ask(v, id, confirmView{Action: "disconnect", Heading: "Disconnect this account?", Do: "Disconnect", Consequences: []string{
-		"Calls over this connection are refused from now on.",
-		"The credential is erased here, and the provider is asked to end the access, unless that would end another connection of the same account.",
-		"The record stays, with its history. The user can connect it again.",
-	}})
-}
+func (h *Handler) askDisconnect(v *visit, id string) { h.ask(v, id, "disconnect") }
 
 // askDelete asks before remove.
-func (h *Handler) askDelete(v *visit, id string) {
-	h.ask(v, id, confirmView{Action: "delete", Heading: "Delete this connection?", Do: "Delete", Consequences: []string{
-		"Calls that name this connection get the answer that there is none.",
-		"The credential is erased here, and the provider is asked to end the access, unless that would end another connection of the same account.",
-		"The record is gone, and its ID is never used again. What is in the audit log stays.",
-	}})
-}
+func (h *Handler) askDelete(v *visit, id string) { h.ask(v, id, "delete") }
 
-func (h *Handler) ask(v *visit, id string, view confirmView) {
+func (h *Handler) ask(v *visit, id, action string) {
 	c, ok := h.find(v, id)
 	if !ok {
 		return
 	}
-	view.frame = h.frame(v, view.Heading, "connections")
-	view.Row, view.CSRF, view.Cancel = h.row(&c, time.Now()), v.csrf, "../"+id
+	l, key := v.lang, "ask."+action
+	view := confirmView{
+		frame: h.frame(v, l.Say(key), "connections"), Row: h.row(l, &c, time.Now()),
+		CSRF: v.csrf, Action: action, Cancel: "../" + id, Do: l.Say(key + ".do"),
+		Consequences: []string{l.Say(key + ".calls"), l.Say("ask.erased"), l.Say(key + ".record")},
+	}
+	view.Whose = view.Row.Title
+	if c.UserID != "" {
+		view.Whose = l.Say("ask.user", "title", view.Row.Title, "user", c.UserID)
+	}
 	h.render(v, http.StatusOK, "confirm", view)
 }
 

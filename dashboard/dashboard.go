@@ -1,7 +1,7 @@
 // Package dashboard is the operator's view of all connections: server-rendered
 // pages that work without JavaScript and follow what happens with it. It never
-// shows a token, and every change needs a person who was let in (access.go) and
-// a form that this package made (csrf.go).
+// shows a token, and every change needs a person who was let in and a form that
+// this package made (access.go).
 package dashboard
 
 import (
@@ -68,7 +68,8 @@ type Audit interface {
 
 // Integration is what the dashboard has to know of a configured integration.
 type Integration struct {
-	Title string // the provider's name for people
+	Title  string // the provider's name for people
+	Scheme string // one of tokenstore.AuthSchemes
 	// ScopeText says in plain words what a scope allows, or nothing.
 	ScopeText func(scope string) string
 	// Hosts are those that may see the credential of a connection with these
@@ -153,6 +154,7 @@ type visit struct {
 	r    *http.Request
 	path string // below the dashboard's root, without a slash before it
 	user string // empty: anybody on this machine
+	lang *ui.Lang
 	csrf string // the token of this visitor's forms
 }
 
@@ -173,7 +175,7 @@ func (v *visit) root() string {
 // where the dashboard is mounted: empty, or with a slash before it.
 func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, below string, who Visitor) {
 	setHeaders(w.Header())
-	v := &visit{w: w, r: r, path: strings.TrimPrefix(below, "/"), user: who.Name}
+	v := &visit{w: w, r: r, path: strings.TrimPrefix(below, "/"), user: who.Name, lang: words.For(r)}
 	if name, ok := strings.CutPrefix(v.path, "assets/"); ok && v.reads() {
 		h.asset(v, name)
 		return
@@ -200,7 +202,7 @@ func (h *Handler) route(v *visit) {
 	pages := map[string]func(*visit){"": h.list, "events": h.events, "live": h.stream}
 	if page, ok := pages[v.path]; ok {
 		if !v.reads() {
-			h.refuse(v, wrongMethod(v, "GET, HEAD"))
+			h.refuse(v, wrongMethod("GET, HEAD"))
 			return
 		}
 		page(v)
@@ -221,7 +223,7 @@ func (h *Handler) route(v *visit) {
 	case v.r.Method == http.MethodPost && op.do != nil:
 		op.do(h, v, id)
 	default:
-		h.refuse(v, wrongMethod(v, op.methods()))
+		h.refuse(v, wrongMethod(op.methods()))
 	}
 }
 

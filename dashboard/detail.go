@@ -1,13 +1,13 @@
 package dashboard
 
 import (
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
+	"github.com/lanyard-proxy/lanyard/ui"
 )
 
 const (
@@ -43,7 +43,7 @@ type detailView struct {
 	CSRF           string
 	Facts          []fact
 	Scopes         []scopeView
-	Granted, Asked int
+	Granted        string // how many of those asked for
 	Metadata       string
 	Bars           []bar
 	Width          int // of the picture, in its own units
@@ -69,17 +69,18 @@ func (h *Handler) detail(v *visit, id string) {
 		return
 	}
 	now := time.Now()
-	view := detailView{Row: h.row(&c, now), CSRF: v.csrf, Metadata: c.Metadata}
+	l := v.lang
+	view := detailView{Row: h.row(l, &c, now), CSRF: v.csrf, Metadata: c.Metadata}
 	title := view.Row.Title
 	if c.UserID != "" {
-		title += " for " + c.UserID
+		title = l.Say("detail.title", "title", title, "user", c.UserID)
 	}
 	view.frame = h.frame(v, title, "connections")
-	view.Facts = h.facts(v.root(), &c, &view.Row, now)
+	view.Facts = h.facts(v, &c, &view.Row, now)
 	view.scopes(&c, h.cfg.Integrations[c.Integration].ScopeText)
-	view.history(events, now)
+	view.history(l, events, now)
 	for i := range events[:min(len(events), maxActivity)] {
-		view.Events = append(view.Events, h.eventView(&events[i], now, false))
+		view.Events = append(view.Events, eventViewOf(l, &events[i], now, false))
 	}
 	if len(events) > maxActivity || next != "" {
 		view.More = v.root() + "events?connection_id=" + id
@@ -103,59 +104,56 @@ func (h *Handler) find(v *visit, id string) (tokenstore.Connection, bool) {
 }
 
 // facts are what there is to know of c.
-func (h *Handler) facts(root string, c *tokenstore.Connection, r *row, now time.Time) []fact {
-	if c.Damaged {
-		return []fact{{Name: "Connection ID", Text: c.ID, Mono: true}}
-	}
-	facts := []fact{{Name: "User", Text: c.UserID, Link: userLink(root, c.UserID)}}
+func (h *Handler) facts(v *visit, c *tokenstore.Connection, r *row, now time.Time) []fact {
+	var facts []fact
 	add := func(name, text string, mono bool) {
 		if text != "" {
-			facts = append(facts, fact{Name: name, Text: text, Mono: mono})
+			facts = append(facts, fact{Name: v.lang.Say("fact." + name), Text: text, Mono: mono})
 		}
 	}
-	when := func(name string, t time.Time) {
-		if !t.IsZero() {
-			facts = append(facts, fact{Name: name, At: at(t, now)})
+	when := func(name string, m moment) {
+		if m.ISO != "" {
+			facts = append(facts, fact{Name: v.lang.Say("fact." + name), At: m})
 		}
 	}
-	add("Name", c.Name, false)
-	add("Account", c.Account.Name, false)
-	add("Account e-mail", c.Account.Email, false)
-	add("Account ID", c.Account.ID, true)
+	if c.Damaged {
+		add("id", c.ID, true)
+		return facts
+	}
+	facts = append(facts, fact{Name: v.lang.Say("fact.user"), Text: c.UserID, Link: userLink(v.root(), c.UserID)})
+	add("name", c.Name, false)
+	add("account", c.Account.Name, false)
+	add("email", c.Account.Email, false)
+	add("account_id", c.Account.ID, true)
 	for _, label := range r.Labels {
-		add("Label", label, false)
+		add("label", label, false)
 	}
 	for _, param := range pairs(c.Params) {
-		add("Parameter", param, false)
+		add("param", param, false)
 	}
-	add("Connection ID", c.ID, true)
-	add("Integration", c.Integration, true)
-	add("Provider", c.Provider, true)
-	add("Scheme", c.AuthScheme, true)
+	add("id", c.ID, true)
+	add("integration", c.Integration, true)
+	add("provider", c.Provider, true)
+	add("scheme", c.AuthScheme, true)
 	if hosts := h.cfg.Integrations[c.Integration].Hosts; hosts != nil {
 		list, _ := hosts(c.Params) // what is wrong is told by the status
 		for _, host := range list {
-			add("Allowed host", host, true)
+			add("host", host, true)
 		}
 	}
-	if r.Expires.ISO != "" {
-		facts = append(facts, fact{Name: "Access token ends", At: r.Expires})
-	} else {
-		add("Access token", r.ExpiresText, false)
-	}
+	when("ends", r.Expires)
+	add("token", r.ExpiresText, false)
 	renewal := "no"
 	if !c.Token.RefreshToken.IsZero() {
 		renewal = "yes"
 	}
-	add("Can be renewed", renewal, false)
-	when("Refresh token ends", c.Token.RefreshExpiresAt)
-	add("Generation", strconv.FormatUint(c.Token.Generation, 10), false)
-	when("Created", c.CreatedAt)
-	when("Connected", c.ConnectedAt)
-	when("Last refresh", c.LastRefreshedAt)
-	if r.Used.ISO != "" {
-		facts = append(facts, fact{Name: "Last use", At: r.Used})
-	}
+	add("renewal", v.lang.Say(renewal), false)
+	when("refresh_ends", at(v.lang, c.Token.RefreshExpiresAt, now))
+	add("generation", strconv.FormatUint(c.Token.Generation, 10), false)
+	when("created", at(v.lang, c.CreatedAt, now))
+	when("connected", at(v.lang, c.ConnectedAt, now))
+	when("refreshed", r.Refreshed)
+	when("used", r.Used)
 	return facts
 }
 
@@ -165,10 +163,12 @@ func (d *detailView) scopes(c *tokenstore.Connection, text func(string) string) 
 		if text == nil {
 			return ""
 		}
-		return text(scope)
+		return ui.ScopeText(d.Lang, c.Provider, scope, text(scope))
 	}
 	missing := c.MissingScopes()
-	d.Granted, d.Asked = len(c.RequestedScopes)-len(missing), len(c.RequestedScopes)
+	if asked := len(c.RequestedScopes); asked > 0 {
+		d.Granted = d.Say("scopes.count", "n", strconv.Itoa(asked-len(missing)), "all", strconv.Itoa(asked))
+	}
 	for _, s := range c.RequestedScopes {
 		d.Scopes = append(d.Scopes, scopeView{words(s), s, slices.Contains(missing, s)})
 	}
@@ -180,7 +180,7 @@ func (d *detailView) scopes(c *tokenstore.Connection, text func(string) string) 
 }
 
 // history draws the last refreshes; events are newest first.
-func (d *detailView) history(events []tokenstore.Event, now time.Time) {
+func (d *detailView) history(l *ui.Lang, events []tokenstore.Event, now time.Time) {
 	classes := map[tokenstore.EventType]string{
 		tokenstore.EventRefreshed: "", tokenstore.EventRefreshFailed: "w", tokenstore.EventExpired: "e",
 	}
@@ -194,7 +194,7 @@ func (d *detailView) history(events []tokenstore.Event, now time.Time) {
 		return
 	}
 	slices.Reverse(drawn)
-	d.BarsFrom, d.BarsTo = at(drawn[0].At, now), at(drawn[len(drawn)-1].At, now)
+	d.BarsFrom, d.BarsTo = at(l, drawn[0].At, now), at(l, drawn[len(drawn)-1].At, now)
 	worked := 0
 	for i, e := range drawn {
 		b := bar{X: 12 * i, Y: 40, Height: 44, Class: classes[e.Type]}
@@ -206,5 +206,6 @@ func (d *detailView) history(events []tokenstore.Event, now time.Time) {
 		d.Bars = append(d.Bars, b)
 	}
 	d.Width = 12 * maxBars
-	d.BarsLabel = fmt.Sprintf("%d of the last %d refreshes worked, from %s to %s", worked, len(drawn), d.BarsFrom.Text, d.BarsTo.Text)
+	d.BarsLabel = l.Say("refreshes.worked", "worked", strconv.Itoa(worked), "n", strconv.Itoa(len(drawn)),
+		"from", d.BarsFrom.Text, "to", d.BarsTo.Text)
 }

@@ -4,24 +4,24 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
+	"github.com/lanyard-proxy/lanyard/ui"
 )
 
 // eventView is a line of the audit log.
 type eventView struct {
-	kind
+	Text         string
+	Class        string // of the mark before it: none, n, w or e
 	At           moment
-	Type         tokenstore.EventType
 	Who          string
 	Detail       string
-	Denied       bool
-	Count        uint64
 	ConnectionID string
 	Short        string
-	UserID       string
+	User         string
 	Integration  string
 }
 
@@ -62,10 +62,10 @@ func (h *Handler) events(v *visit) {
 		}
 		return strings.TrimSuffix("events?"+q.Encode(), "?")
 	}
-	view := eventsView{frame: h.frame(v, "Activity", "events"), ConnectionID: f.ConnectionID, LiveAny: cursor == ""}
+	view := eventsView{frame: h.frame(v, v.lang.Say("activity"), "events"), ConnectionID: f.ConnectionID, LiveAny: cursor == ""}
 	now := time.Now()
 	for i := range page {
-		view.Events = append(view.Events, h.eventView(&page[i], now, true))
+		view.Events = append(view.Events, eventViewOf(v.lang, &page[i], now, true))
 	}
 	if next != "" {
 		view.Older = link(next)
@@ -76,26 +76,41 @@ func (h *Handler) events(v *visit) {
 	h.render(v, http.StatusOK, "events", view)
 }
 
-// eventView returns how e is told; named: beside events of other connections.
-func (h *Handler) eventView(e *tokenstore.Event, now time.Time, named bool) eventView {
-	v := eventView{kind: kinds[e.Type], At: at(e.At, now), Type: e.Type, Denied: e.Denied, Count: max(e.Count, 1)}
-	if v.Text == "" {
-		v.Text = string(e.Type)
+// eventViewOf returns how e is told; named: beside events of other connections.
+func eventViewOf(l *ui.Lang, e *tokenstore.Event, now time.Time, named bool) eventView {
+	v := eventView{Text: string(e.Type), Class: marks[e.Type], At: at(l, e.At, now), Who: who(l, e.Actor), Detail: e.Reason}
+	if key := "event." + v.Text; l.Has(key) {
+		v.Text = l.Say(key)
+	}
+	if e.Denied {
+		v.Text = l.Say("event_refused", "what", v.Text)
+	}
+	if e.Count > 1 {
+		v.Text += " × " + strconv.FormatUint(e.Count, 10)
 	}
 	if named {
-		v.ConnectionID, v.Short, v.UserID, v.Integration = e.ConnectionID, short(e.ConnectionID), e.UserID, e.Integration
+		v.ConnectionID, v.Short, v.Integration = e.ConnectionID, short(e.ConnectionID), e.Integration
+		if e.UserID != "" {
+			v.User = l.Say("event_user", "user", e.UserID)
+		}
 	}
-	v.Who = actors[e.Actor.Kind]
-	switch {
-	case e.Actor.Name == "":
-	case e.Actor.Kind == tokenstore.ActorAPIKey:
-		v.Who += " (" + e.Actor.Name + ")"
-	default:
-		v.Who = strings.TrimSpace(v.Who + " " + e.Actor.Name)
-	}
-	if e.Actor.From != "" {
-		v.Who = strings.TrimSpace(v.Who + " from " + e.Actor.From)
-	}
-	v.Detail = e.Reason
 	return v
+}
+
+// who says by whom something was done, and from where.
+func who(l *ui.Lang, a tokenstore.Actor) string {
+	var parts []string
+	key := "by." + a.Kind
+	switch {
+	case a.Name != "" && l.Has(key+".named"):
+		parts = append(parts, l.Say(key+".named", "name", a.Name))
+	case a.Name != "":
+		parts = append(parts, l.Say("by.other.named", "name", a.Name))
+	case l.Has(key):
+		parts = append(parts, l.Say(key))
+	}
+	if a.From != "" {
+		parts = append(parts, l.Say("by.from", "address", a.From))
+	}
+	return strings.Join(parts, " ")
 }

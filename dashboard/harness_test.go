@@ -81,7 +81,7 @@ func newDesk(t *testing.T) *desk {
 	d.handler, err = dashboard.New(dashboard.Config{
 		Store: store, Refresher: d.parts, Links: d.parts, Revoker: d.parts, Audit: d.parts,
 		Integrations: map[string]dashboard.Integration{"fake": {
-			Title:     "Fake Provider",
+			Title: "Fake Provider", Scheme: tokenstore.AuthOAuth2,
 			ScopeText: func(s string) string { return map[string]string{"read": "See what you have"}[s] },
 			Hosts:     func(map[string]string) ([]string, error) { return []string{"api.fake.example"}, nil },
 		}},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
+	"github.com/lanyard-proxy/lanyard/ui"
 )
 
 const (
@@ -49,15 +50,15 @@ type listView struct {
 
 // statusTabs are the tabs, in their order.
 var statusTabs = []struct {
-	text   string
+	key    string // of its text
 	status tokenstore.Status
 }{
-	{"Reconnect needed", tokenstore.StatusExpired},
-	{"All", ""},
-	{"Active", tokenstore.StatusActive},
-	{"Waiting", tokenstore.StatusInitiated},
-	{"Not connected", tokenstore.StatusFailed},
-	{"Disconnected", tokenstore.StatusRevoked},
+	{"tab.expired", tokenstore.StatusExpired},
+	{"tab.all", ""},
+	{"tab.active", tokenstore.StatusActive},
+	{"tab.initiated", tokenstore.StatusInitiated},
+	{"tab.failed", tokenstore.StatusFailed},
+	{"tab.revoked", tokenstore.StatusRevoked},
 }
 
 // list shows a page of connections, oldest first.
@@ -82,8 +83,8 @@ func (h *Handler) list(v *visit) {
 		return
 	}
 	view := listView{
-		frame: h.frame(v, "Connections", "connections"), Query: queryText(&f), Status: string(f.Status),
-		Integrations: h.integrationOptions(f.Integration), LiveAny: next == "",
+		frame: h.frame(v, v.lang.Say("connections"), "connections"), Query: queryText(&f), Status: string(f.Status),
+		Integrations: h.integrationOptions(v.lang, f.Integration), LiveAny: next == "",
 	}
 	if view.Tabs, err = h.tabs(v, q, f.Status); err != nil {
 		h.fail(v, err)
@@ -91,7 +92,7 @@ func (h *Handler) list(v *visit) {
 	}
 	now := time.Now()
 	for i := range page {
-		view.Rows = append(view.Rows, h.row(&page[i], now))
+		view.Rows = append(view.Rows, h.row(v.lang, &page[i], now))
 	}
 	if next != "" {
 		view.Next = with(q, "cursor", next)
@@ -162,7 +163,7 @@ func filterOf(q url.Values) (f tokenstore.Filter, ok bool) {
 		f.Labels[k] = value
 	}
 	known := slices.ContainsFunc(statusTabs, func(t struct {
-		text   string
+		key    string
 		status tokenstore.Status
 	},
 	) bool {
@@ -183,7 +184,7 @@ func queryText(f *tokenstore.Filter) string {
 func (h *Handler) tabs(v *visit, q url.Values, current tokenstore.Status) ([]tab, error) {
 	var tabs []tab
 	for _, t := range statusTabs {
-		one := tab{Text: t.text, Link: with(q, "status", string(t.status)), Current: t.status == current}
+		one := tab{Text: v.lang.Say(t.key), Link: with(q, "status", string(t.status)), Current: t.status == current}
 		if t.status == tokenstore.StatusExpired {
 			some, _, err := h.cfg.Store.ListConnections(v.r.Context(), tokenstore.Filter{Status: t.status}, "", countUpTo+1)
 			if err != nil {
@@ -197,8 +198,8 @@ func (h *Handler) tabs(v *visit, q url.Values, current tokenstore.Status) ([]tab
 }
 
 // integrationOptions are the configured integrations, to choose one from.
-func (h *Handler) integrationOptions(current string) []option {
-	options := []option{{Text: "All integrations", Selected: current == ""}}
+func (h *Handler) integrationOptions(l *ui.Lang, current string) []option {
+	options := []option{{Text: l.Say("list.all_integrations"), Selected: current == ""}}
 	names := slices.Sorted(maps.Keys(h.cfg.Integrations))
 	if current != "" && !slices.Contains(names, current) { // one that was taken out keeps its connections
 		names = append(names, current)

@@ -49,9 +49,10 @@ func (h *Handler) asset(v *visit, name string) {
 	h.refuse(v, notFound)
 }
 
-// frame is what every page shows around its own.
+// frame is what every page shows around its own, and says it in one language.
 type frame struct {
-	Title   string
+	*ui.Lang
+	Heading string // the page's title
 	App     string
 	Initial string
 	Root    string // the relative way to the dashboard's root
@@ -61,15 +62,15 @@ type frame struct {
 	Icon    string
 	Logo    string // empty: Initial
 	Script  string
-	Notice  pill // what became of a change
+	Notice  notice
 	Live    bool // the page follows what happens
 }
 
 func (h *Handler) frame(v *visit, title, section string) frame {
 	f := frame{
-		Title: title, App: h.cfg.Brand.Name, Root: v.root(), Section: section, User: v.user,
+		Lang: v.lang, Heading: title, App: h.cfg.Brand.Name, Root: v.root(), Section: section, User: v.user,
 		Styles: []string{ui.Style.Name}, Icon: ui.Favicon.Name, Script: follow.Name,
-		Notice: notices[v.r.URL.Query().Get("done")], Live: section != "",
+		Notice: noticeOf(v.lang, v.r.URL.Query().Get("done")), Live: section != "",
 	}
 	if f.App == "" {
 		f.App = "Lanyard"
@@ -109,47 +110,33 @@ func (v *visit) seeOther(to string) {
 
 // refusal is a page that says why something was not done.
 type refusal struct {
-	Status            int
-	Heading, Text     string
-	Caddyfile         bool // with what to write into it
+	status            int
+	key               string // of its texts, behind "refusal."
 	allow, retryAfter string
 }
 
 // The refusals.
 var (
-	notFound = refusal{Status: http.StatusNotFound, Heading: "There is nothing here", Text: "The connection may have been deleted."}
-	badQuery = refusal{
-		Status: http.StatusBadRequest, Heading: "This address does not fit the list",
-		Text: "A filter or the page in it is not one that this dashboard gives out. A label is written name=value.",
-	}
-	notOurForm = refusal{
-		Status: http.StatusForbidden, Heading: "Nothing was changed",
-		Text: "The form is too old, or did not come from this dashboard. Open the page again and repeat what you wanted to do. Cookies have to be allowed.",
-	}
-	tooEarly = refusal{
-		Status: http.StatusTooEarly, Heading: "Nothing was changed",
-		Text: "The request came before the connection was set up safely. Send the form again.",
-	}
-	noLink = refusal{
-		Status: http.StatusConflict, Heading: "No link can be made for this connection",
-		Text: "It is switched off, or its integration is not in the configuration.",
-	}
-	closedDoor = refusal{
-		Status: http.StatusForbidden, Heading: "This dashboard needs to know who you are",
-		Text:      "Nothing before it in the Caddyfile says who is asking. Without authentication it answers this machine alone, by a loopback name.",
-		Caddyfile: true,
-	}
+	notFound   = refusal{status: http.StatusNotFound, key: "not_found"}
+	badQuery   = refusal{status: http.StatusBadRequest, key: "bad_query"}
+	notOurForm = refusal{status: http.StatusForbidden, key: "not_our_form"}
+	tooEarly   = refusal{status: http.StatusTooEarly, key: "too_early"}
+	noLink     = refusal{status: http.StatusConflict, key: "no_link"}
+	closedDoor = refusal{status: http.StatusForbidden, key: "closed"}
+
+	noStore   = refusal{status: http.StatusServiceUnavailable, key: "unavailable", retryAfter: "5"}
+	corrupt   = refusal{status: http.StatusServiceUnavailable, key: "corrupt"}
+	storeFull = refusal{status: http.StatusInsufficientStorage, key: "full"}
 )
 
-func wrongMethod(_ *visit, allow string) refusal {
-	return refusal{
-		Status: http.StatusMethodNotAllowed, Heading: "This address takes another method", Text: "It takes " + allow + ".", allow: allow,
-	}
+func wrongMethod(allow string) refusal {
+	return refusal{status: http.StatusMethodNotAllowed, key: "wrong_method", allow: allow}
 }
 
 type refusalView struct {
 	frame
-	refusal
+	Text      string
+	Caddyfile bool // with what to write into it
 }
 
 func (h *Handler) refuse(v *visit, p refusal) {
@@ -159,30 +146,29 @@ func (h *Handler) refuse(v *visit, p refusal) {
 	if p.retryAfter != "" {
 		v.w.Header().Set("Retry-After", p.retryAfter)
 	}
-	f := h.frame(v, p.Heading, "")
-	if p.Caddyfile {
-		f.App, f.Initial, f.Logo = "Lanyard", "L", "" // a stranger is told nothing
+	key := "refusal." + p.key
+	view := refusalView{
+		frame: h.frame(v, v.lang.Say(key), ""), Text: v.lang.Say(key+".text", "allow", p.allow), Caddyfile: p == closedDoor,
 	}
-	h.render(v, p.Status, "refusal", refusalView{frame: f, refusal: p})
+	if view.Caddyfile {
+		view.App, view.Initial, view.Logo = "Lanyard", "L", "" // a stranger is told nothing
+	}
+	h.render(v, p.status, "refusal", view)
 }
 
 // fail answers where the store could not do it.
 func (h *Handler) fail(v *visit, err error) {
-	p := refusal{
-		Status: http.StatusServiceUnavailable, Heading: "The store does not answer", retryAfter: "5",
-		Text: "Try again in a moment. Lanyard’s log says what is wrong.",
-	}
 	switch {
 	case errors.Is(err, tokenstore.ErrNotFound):
-		p = notFound
+		h.refuse(v, notFound)
 	case isCorrupt(err):
-		p = refusal{Status: http.StatusServiceUnavailable, Heading: "The record is damaged", Text: reasons["store_corrupt"]}
+		h.refuse(v, corrupt)
 	case errors.Is(err, tokenstore.ErrFull):
-		p = refusal{Status: http.StatusInsufficientStorage, Heading: "The store is full", Text: "Nothing was changed. Make room on its disk."}
+		h.refuse(v, storeFull)
 	default:
 		h.log.Warn("dashboard could not use the store", zap.Error(err))
+		h.refuse(v, noStore)
 	}
-	h.refuse(v, p)
 }
 
 func isCorrupt(err error) bool { return errors.Is(err, tokenstore.ErrCorrupt) }

@@ -1,9 +1,10 @@
 package dashboard
 
 import (
-	"fmt"
+	"cmp"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
@@ -14,43 +15,43 @@ import (
 type moment struct {
 	ISO  string // for <time datetime>; empty: there is none
 	Text string // in UTC
-	Rel  string // "in 12 min", "3 days ago"
+	Rel  string // "in 12 min", "3 days ago", "never"
 }
 
-func at(t, now time.Time) moment {
+func at(l *ui.Lang, t, now time.Time) moment {
 	if t.IsZero() {
-		return moment{}
+		return moment{Rel: l.Say("never")}
 	}
 	t = t.UTC()
-	m := moment{ISO: t.Format(time.RFC3339), Text: t.Format("2 Jan 2006, 15:04:05 UTC")}
+	m := moment{ISO: t.Format(time.RFC3339), Text: l.Say("instant", "date", l.Date(t), "time", t.Format(time.TimeOnly))}
 	switch d := t.Sub(now); {
 	case d > -time.Second && d < time.Second:
-		m.Rel = "now"
+		m.Rel = l.Say("now")
 	case d > 0:
-		m.Rel = "in " + span(d)
+		m.Rel = l.Say("in", "span", span(l, d))
 	default:
-		m.Rel = span(-d) + " ago"
+		m.Rel = l.Say("ago", "span", span(l, -d))
 	}
 	return m
 }
 
-// span says how long d is, in its largest unit or two.
-func span(d time.Duration) string {
+// span says how long d is, in its largest unit or two, as it is said behind "in".
+func span(l *ui.Lang, d time.Duration) string {
 	const day = 24 * time.Hour
+	number := func(d time.Duration) string { return strconv.Itoa(int(d)) }
 	switch {
 	case d < time.Minute:
-		return fmt.Sprintf("%d s", d/time.Second)
+		return l.Say("span.seconds", "n", number(d/time.Second))
 	case d < time.Hour:
-		return fmt.Sprintf("%d min", d/time.Minute)
+		return l.Say("span.minutes", "n", number(d/time.Minute))
 	case d < day:
+		hours := number(d / time.Hour)
 		if m := d % time.Hour / time.Minute; m > 0 {
-			return fmt.Sprintf("%d h %d min", d/time.Hour, m)
+			return l.Say("span.hours_minutes", "n", hours, "minutes", number(m))
 		}
-		return fmt.Sprintf("%d h", d/time.Hour)
-	case d < 2*day:
-		return "1 day"
+		return l.Say("span.hours", "n", hours)
 	}
-	return fmt.Sprintf("%d days", d/day)
+	return l.Count("span.days", int(d/day))
 }
 
 // pill is a status in words. Its class gives it a shape and a colour.
@@ -84,14 +85,16 @@ type row struct {
 }
 
 // row returns how c is shown. It has no place for a token.
-func (h *Handler) row(c *tokenstore.Connection, now time.Time) row {
+func (h *Handler) row(l *ui.Lang, c *tokenstore.Connection, now time.Time) row {
 	r := row{
 		ID: c.ID, Short: short(c.ID), Integration: c.Integration, Title: c.Integration, Name: c.Name, UserID: c.UserID,
 		Labels: pairs(c.Labels), Damaged: c.Damaged, Disabled: c.Disabled,
 	}
+	never := at(l, time.Time{}, now)
 	if c.Damaged {
-		r.Title, r.Tile.Initial, r.Status = "Damaged record", "!", pill{"bad", "Damaged"}
-		r.Reason, r.ReasonText, r.ExpiresText = "store_corrupt", reasons["store_corrupt"], "not known"
+		r.Title, r.Tile.Initial, r.Status = l.Say("damaged.title"), "!", pill{"bad", l.Say("status.damaged")}
+		r.Reason, r.ExpiresText, r.Refreshed, r.Used = "store_corrupt", l.Say("expiry.unread"), never, never
+		r.ReasonText = reasonText(l, r.Reason)
 		return r
 	}
 	in, configured := h.cfg.Integrations[c.Integration]
@@ -100,31 +103,31 @@ func (h *Handler) row(c *tokenstore.Connection, now time.Time) row {
 	}
 	r.Tile = ui.ProviderTile(c.Provider, r.Title)
 	r.Reason = h.reason(c)
-	r.ReasonText = reasons[r.Reason]
-	r.Status = status(c, r.Reason)
+	r.ReasonText = reasonText(l, r.Reason)
+	class, key := status(c, r.Reason)
+	r.Status = pill{class, l.Say("status." + key)}
 	r.Reconnect = configured && c.Connectable()
-	r.Refreshed = at(c.LastRefreshedAt, now)
+	r.Refreshed = at(l, c.LastRefreshedAt, now)
 	used := c.LastUsedAt
 	if t := h.cfg.Refresher.LastUsed(c.ID); t.After(used) {
 		used = t
 	}
-	r.Used = at(used, now)
-	r.expiry(c, now)
+	r.Used = at(l, used, now)
+	r.expiry(l, &c.Token, now)
 	return r
 }
 
 // expiry says when the access token ends.
-func (r *row) expiry(c *tokenstore.Connection, now time.Time) {
-	t := &c.Token
+func (r *row) expiry(l *ui.Lang, t *tokenstore.Token, now time.Time) {
 	switch {
 	case t.AccessToken.IsZero():
-		r.ExpiresText = "none is held"
+		r.ExpiresText = l.Say("expiry.none")
 	case t.ExpiryUnknown:
-		r.ExpiresText = "not told by the provider"
+		r.ExpiresText = l.Say("expiry.unknown")
 	case t.ExpiresAt.IsZero():
-		r.ExpiresText, r.Ring = "does not expire", &ring{Left: 100}
+		r.ExpiresText, r.Ring = l.Say("expiry.never"), &ring{Left: 100}
 	default:
-		r.Expires = at(t.ExpiresAt, now)
+		r.Expires = at(l, t.ExpiresAt, now)
 		life, left := t.ExpiresAt.Sub(t.IssuedAt), t.ExpiresAt.Sub(now)
 		share := 0
 		if life > 0 {
@@ -151,32 +154,35 @@ func (h *Handler) reason(c *tokenstore.Connection) string {
 			return tokenstore.ReasonInvalidParameter
 		}
 	}
+	if cmp.Or(c.AuthScheme, tokenstore.AuthOAuth2) != in.Scheme {
+		return tokenstore.ReasonSchemeChanged
+	}
 	return c.StatusReason
 }
 
-// status says in words what c is good for.
-func status(c *tokenstore.Connection, reason string) pill {
+// status says what c is good for: the class of the pill, and the key of its text.
+func status(c *tokenstore.Connection, reason string) (class, key string) {
 	switch {
 	case c.Disabled:
-		return pill{"info", "Switched off"}
-	case c.Status == tokenstore.StatusExpired:
-		return pill{"bad", "Reconnect needed"}
+		return "info", "disabled"
+	case c.Status == tokenstore.StatusExpired, c.Status == tokenstore.StatusActive && reason == tokenstore.ReasonSchemeChanged:
+		return "bad", "expired"
 	case c.Status == tokenstore.StatusRevoked:
-		return pill{"info", "Disconnected"}
+		return "info", "revoked"
 	case c.Status == tokenstore.StatusFailed:
-		return pill{"warn", "Not connected"}
+		return "warn", "failed"
 	case c.Status == tokenstore.StatusInitiated && c.Staged != nil:
-		return pill{"info", "Waiting for the app"}
+		return "info", "staged"
 	case c.Status == tokenstore.StatusInitiated:
-		return pill{"info", "Waiting for the user"}
+		return "info", "initiated"
 	case reason == tokenstore.ReasonIntegrationMissing || reason == tokenstore.ReasonInvalidParameter:
-		return pill{"warn", "Not configured"}
+		return "warn", "unconfigured"
 	case c.Intent != nil && c.Intent.Unknown > 0:
-		return pill{"warn", "Retrying"}
+		return "warn", "retrying"
 	case reason != "":
-		return pill{"warn", "Active, not renewable"}
+		return "warn", "unrenewable"
 	}
-	return pill{"ok", "Active"}
+	return "ok", "active"
 }
 
 // short keeps an ID's beginning and end, for tables.

@@ -1,86 +1,96 @@
 package dashboard
 
-import "github.com/lanyard-proxy/lanyard/tokenstore"
+import (
+	"embed"
 
-// reasons are the codes of status_reason and of events, in words.
-var reasons = map[string]string{
-	tokenstore.ReasonTimeout:            "It was not finished in time.",
-	tokenstore.ReasonInvalidGrant:       "The user or the provider ended the access. Trying again does not help; the user has to connect again.",
-	tokenstore.ReasonRefreshInterrupted: "A refresh was cut off before its answer came, and the provider then took the token for used. The user has to connect again.",
-	tokenstore.ReasonRestoredStale:      "It came from a backup, and its refresh token had been replaced since. The user has to connect again.",
-	tokenstore.ReasonNoRefreshToken:     "The access token has ended, and the provider gave nothing to renew it with.",
-	tokenstore.ReasonUserMismatch:       "It was completed for another user than the one the link was made for.",
-	tokenstore.ReasonCompletionInvalid:  "Too many wrong completion codes were tried.",
-	tokenstore.ReasonRevoked:            "It was disconnected here.",
-	tokenstore.ReasonIntegrationMissing: "Its integration is not in the configuration.",
-	tokenstore.ReasonInvalidParameter:   "Its parameters are not the ones its integration needs now.",
-	"user_denied":                       "The user said no.",
-	"source_error":                      "The provider failed.",
-	"provisioning_failed":               "It could not be stored.",
-	"invalid_scope":                     "It asked for a permission that the provider does not have.",
-	"browser_mismatch":                  "The answer came to another browser than the one that asked.",
-	"account_mismatch":                  "The user chose another account than before.",
-	"store_corrupt":                     "Its record can’t be opened. It can be deleted here; docs/operations.md says what else can be done.",
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+	"github.com/lanyard-proxy/lanyard/ui"
+)
+
+//go:embed words
+var wordFiles embed.FS
+
+// words are the texts of all pages. Some keys are made of what they are about:
+//
+//	status.…  what a connection is good for
+//	reason.…  a status_reason, or an event's
+//	event.…   an event's type
+//	by.…      the kind of those who did something; with .named, of those with a name
+//	done.…    what became of a change, by its name in the query `done`
+//	refusal.… why something was not done; with .text, what there is to say about it
+var words = must(ui.ReadWords(wordFiles, "words"))
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err) // a file of this program is broken
+	}
+	return v
 }
 
-// kind is how an event is told.
-type kind struct {
-	Text  string
-	Class string // of the mark before it: none, n, w or e
+// reasonText returns a reason's code in words, empty where there are none.
+func reasonText(l *ui.Lang, code string) string {
+	if key := "reason." + code; l.Has(key) {
+		return l.Say(key)
+	}
+	return ""
 }
 
-// kinds are the events that have words of their own.
-var kinds = map[tokenstore.EventType]kind{
-	tokenstore.EventBegun:         {"Begun by the app", "n"},
-	tokenstore.EventLinked:        {"Connect link made", "n"},
-	tokenstore.EventAuthorized:    {"Authorised, waits for the app", "n"},
-	tokenstore.EventActive:        {"Connected", ""},
-	tokenstore.EventFailed:        {"Connecting failed", "w"},
-	tokenstore.EventDropped:       {"Unclaimed credential erased", "w"},
-	tokenstore.EventRefreshed:     {"Refreshed", ""},
-	tokenstore.EventRefreshFailed: {"Refresh failed", "w"},
-	tokenstore.EventExpired:       {"Access ended", "e"},
-	tokenstore.EventScopes:        {"Permissions changed", "w"},
-	tokenstore.EventRevoked:       {"Disconnected", "n"},
-	tokenstore.EventDeleted:       {"Deleted", "n"},
-	tokenstore.EventChanged:       {"Changed", "n"},
-	tokenstore.EventUsed:          {"First use of a token", "n"},
-	tokenstore.EventDamaged:       {"Record is damaged", "e"},
-	tokenstore.EventFlowEnded:     {"Connecting ended without a result", "w"},
-	tokenstore.EventCompletion:    {"Completion refused", "w"},
-	tokenstore.EventCallRefused:   {"Call refused", "w"},
-	tokenstore.EventKeyRefused:    {"Key refused", "w"},
-	tokenstore.EventBackup:        {"Backup read", "n"},
-	tokenstore.EventRekey:         {"Everything is sealed anew", "n"},
-	tokenstore.EventWebhookLost:   {"Webhook given up", "e"},
-	tokenstore.EventLost:          {"This line of the log is damaged", "e"},
+// marks are the classes of the marks before events: n, w or e.
+var marks = map[tokenstore.EventType]string{
+	tokenstore.EventBegun:         "n",
+	tokenstore.EventLinked:        "n",
+	tokenstore.EventAuthorized:    "n",
+	tokenstore.EventFailed:        "w",
+	tokenstore.EventDropped:       "w",
+	tokenstore.EventRefreshFailed: "w",
+	tokenstore.EventExpired:       "e",
+	tokenstore.EventScopes:        "w",
+	tokenstore.EventRevoked:       "n",
+	tokenstore.EventDeleted:       "n",
+	tokenstore.EventChanged:       "n",
+	tokenstore.EventUsed:          "n",
+	tokenstore.EventDamaged:       "e",
+	tokenstore.EventFlowEnded:     "w",
+	tokenstore.EventCompletion:    "w",
+	tokenstore.EventCallRefused:   "w",
+	tokenstore.EventKeyRefused:    "w",
+	tokenstore.EventBackup:        "n",
+	tokenstore.EventRekey:         "n",
+	tokenstore.EventWebhookLost:   "e",
+	tokenstore.EventLost:          "e",
 }
 
-// actors are the kinds of those who did something.
-var actors = map[string]string{
-	tokenstore.ActorAPIKey:   "the app",
-	tokenstore.ActorClient:   "client",
-	tokenstore.ActorBrowser:  "the browser",
-	tokenstore.ActorLanyard:  "Lanyard itself",
-	tokenstore.ActorOperator: "operator",
+// notices are what can be said of a change, with their classes. They are shown
+// by their name in the query `done`, so that nobody can make a page say
+// something else.
+var notices = map[string]string{
+	"refreshed":     "ok",
+	"enabled":       "ok",
+	"disabled":      "ok",
+	"reconnect":     "bad",
+	"inactive":      "warn",
+	"unrenewable":   "warn",
+	"unavailable":   "warn",
+	"revoked":       "ok",
+	"pending":       "warn",
+	"left":          "ok",
+	"shared":        "ok",
+	"nothing":       "ok",
+	"deleted":       "ok",
+	"deleted_later": "warn",
 }
 
-// notices say what became of a change. They are shown by their name in the
-// query `done`, so that nobody can make a page say something else.
-var notices = map[string]pill{
-	"refreshed":     {"ok", "The token was refreshed."},
-	"enabled":       {"ok", "The connection is on again."},
-	"disabled":      {"ok", "The connection is switched off. Calls over it are refused until it is switched on."},
-	"reconnect":     {"bad", "The provider does not take the refresh token any more. The user has to connect again."},
-	"inactive":      {"warn", "There is nothing to refresh: the connection is not active."},
-	"unrenewable":   {"warn", "Nothing can renew this token. The user has to connect again when it ends."},
-	"unavailable":   {"warn", "The provider did not answer. The token stays as it is, and is refreshed when the provider is back."},
-	"gone":          {"warn", "The connection is not there any more."},
-	"revoked":       {"ok", "Disconnected. The provider has ended the access."},
-	"pending":       {"warn", "Disconnected here. The provider did not answer; Lanyard goes on trying for a day."},
-	"left":          {"ok", "Disconnected here. The provider was not asked, or has no way to end the access: the user can do it there."},
-	"shared":        {"ok", "Disconnected here. The provider was not asked, since that would end another connection of the same account."},
-	"nothing":       {"ok", "There was no credential to erase."},
-	"deleted":       {"ok", "The connection is deleted."},
-	"deleted_later": {"warn", "The connection is deleted. The provider did not answer; Lanyard goes on trying for a day to end the access there."},
+// notice is what became of a change. The zero value: there was none.
+type notice struct{ Class, Head, Text string }
+
+func noticeOf(l *ui.Lang, done string) notice {
+	class, ok := notices[done]
+	if !ok {
+		return notice{}
+	}
+	n := notice{Class: class, Head: l.Say("done"), Text: l.Say("done." + done)}
+	if class != "ok" {
+		n.Head = l.Say("done." + class)
+	}
+	return n
 }

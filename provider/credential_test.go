@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -202,5 +203,23 @@ func TestCredentialWithParams(t *testing.T) {
 	_, account, err := bound.Credential(t.Context(), given("api_key", "canary-k"))
 	if err != nil || account.ID != "ada" || l.all()[0].Path != "/acme/me" || bound.Scheme() != tokenstore.AuthAPIKey {
 		t.Errorf("Credential() = %v, %v", account, err)
+	}
+}
+
+// TestForbiddenIsNoDeadToken: GitHub's answer to too many requests is a 403, and
+// so is a firewall's. The token is as good as before.
+func TestForbiddenIsNoDeadToken(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "60")
+		w.Header().Set("X-RateLimit-Remaining", "0")
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = w.Write([]byte(`{"message":"You have exceeded a secondary rate limit."}`))
+	}))
+	defer s.Close()
+	p := schemed(t, s.URL, tokenstore.AuthOAuth2,
+		`,"authorize_url":"BASE/a","token_url":"BASE/t","account":{"url":"BASE/user","id":"id"}`)
+	_, err := p.Account(t.Context(), tokenstore.Token{AccessToken: secret.New("canary-t")})
+	if err == nil || errors.Is(err, tokenstore.ErrCredentialRefused) {
+		t.Errorf("Account() = %v; an import would take that for a dead token and erase it", err)
 	}
 }

@@ -19,6 +19,7 @@ type importLine struct {
 	Labels       map[string]string `json:"labels,omitempty"`
 	Params       map[string]string `json:"params,omitempty"`
 	Metadata     json.RawMessage   `json:"metadata,omitempty"`
+	Disabled     bool              `json:"disabled,omitempty"`
 	AuthScheme   string            `json:"auth_scheme"`
 	Scopes       []string          `json:"scopes,omitempty"`
 	AccessToken  string            `json:"access_token,omitempty"`
@@ -32,7 +33,7 @@ type importLine struct {
 func ImportLine(c *tokenstore.Connection) ([]byte, error) {
 	line := importLine{
 		ID: c.ID, Integration: c.Integration, UserID: c.UserID, Name: c.Name, Labels: c.Labels, Params: c.Params,
-		Metadata: json.RawMessage(c.Metadata), AuthScheme: c.AuthScheme,
+		Metadata: json.RawMessage(c.Metadata), Disabled: c.Disabled, AuthScheme: c.AuthScheme,
 	}
 	access, refresh := c.Token.AccessToken.Reveal(), c.Token.RefreshToken.Reveal()
 	switch c.AuthScheme {

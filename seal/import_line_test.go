@@ -21,13 +21,14 @@ func TestImportLine(t *testing.T) {
 	guessed := access
 	guessed.ExpiryUnknown = true
 	whole := connection("", access)
-	whole.Name, whole.Labels, whole.Params, whole.Metadata = "n", map[string]string{"l": "1"}, map[string]string{"p": "2"}, `{"m":3}`
+	whole.Name, whole.Labels, whole.Params = "n", map[string]string{"l": "1"}, map[string]string{"p": "2"}
+	whole.Metadata, whole.Disabled = `{"m":3}`, true
 	const head = `{"id":"conn_1","integration":"i","user_id":"u",`
 	for name, tt := range map[string]struct {
 		c    *tokenstore.Connection
 		want string
 	}{
-		"whole": {whole, head + `"name":"n","labels":{"l":"1"},"params":{"p":"2"},"metadata":{"m":3},"auth_scheme":"OAUTH2",` +
+		"whole": {whole, head + `"name":"n","labels":{"l":"1"},"params":{"p":"2"},"metadata":{"m":3},"disabled":true,"auth_scheme":"OAUTH2",` +
 			`"scopes":["read"],"access_token":"a:b","refresh_token":"r","expires_at":"2026-11-22T10:00:00Z"}`},
 		"no end":     {connection(tokenstore.AuthOAuth2, guessed), head + `"auth_scheme":"OAUTH2","scopes":["read"],"access_token":"a:b","refresh_token":"r"}`},
 		"key":        {connection(tokenstore.AuthAPIKey, tokenstore.Token{AccessToken: secret.New("k")}), head + `"auth_scheme":"API_KEY","credentials":{"api_key":"k"}}`},

@@ -11,6 +11,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/lanyard-proxy/lanyard/provider"
 	"github.com/lanyard-proxy/lanyard/ui"
 )
 
@@ -163,5 +164,25 @@ func TestTiles(t *testing.T) {
 	}
 	if tile := ui.ProviderTile("acme", "ärzte"); tile.Path != "" || tile.Initial != "Ä" || ui.Initial("…") != "·" {
 		t.Errorf("%+v", tile)
+	}
+}
+
+// TestScopeWords: each scope that the catalogue has words for has some in every
+// other language, and no others.
+func TestScopeWords(t *testing.T) {
+	for lang, providers := range ui.ScopeWords() {
+		for _, name := range provider.Names() {
+			entry, _ := provider.Lookup(name)
+			for scope, text := range entry.ScopeTexts {
+				if text != "" && providers[name][scope] == "" {
+					t.Errorf("%s: nothing is said about %s's %s", lang, name, scope)
+				}
+			}
+			for scope := range providers[name] {
+				if entry.ScopeTexts[scope] == "" {
+					t.Errorf("%s: %s's %s is not in the catalogue", lang, name, scope)
+				}
+			}
+		}
 	}
 }

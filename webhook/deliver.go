@@ -156,7 +156,7 @@ func (w *worker) send(e tokenstore.Event, body []byte) (asked time.Duration, err
 	req.Header.Set("User-Agent", "Lanyard")
 	req.Header.Set(headerID, messageID(e))
 	req.Header.Set(headerTimestamp, strconv.FormatInt(now, 10))
-	req.Header.Set(headerSignature, sign(w.endpoint.Secret, messageID(e), now, body))
+	req.Header.Set(headerSignature, signatures(w.endpoint.Secrets, messageID(e), now, body))
 	res, err := w.sender.client.Do(req)
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		return 0, u.Err // without the URL

@@ -25,8 +25,6 @@ const (
 	saveEvery = time.Second
 	// pageSize is how many events are read at once.
 	pageSize = 200
-	// maxAhead bounds the events in memory that wait for an endpoint.
-	maxAhead = 1000
 	// storeAgain is how long after a failure the store is asked again.
 	storeAgain = 5 * time.Second
 	// storeTime bounds one round of questions.
@@ -37,6 +35,9 @@ const (
 	// renewEvery is how often a place is written that has not changed.
 	renewEvery = 6 * time.Hour
 )
+
+// maxAhead bounds the events in memory that wait for an endpoint. Tests lower it.
+var maxAhead = 1000
 
 // notePrefix begins the IDs of the notes that say how far endpoints have come.
 const notePrefix = "webhook/"
@@ -187,7 +188,7 @@ func (w *worker) place(ctx context.Context) error {
 			return err
 		}
 	}
-	w.enqueue(again)
+	w.enqueue(again) //nolint:contextcheck // what is sent has sendCtx
 	w.mu.Lock()
 	w.read = at.Seq
 	w.mu.Unlock()

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 	"github.com/lanyard-proxy/lanyard/tokenstore/memstore"
 	"github.com/lanyard-proxy/lanyard/webhook"
@@ -152,7 +153,7 @@ func (a *app) wants(want ...string) {
 
 func endpoint(t *testing.T, types ...tokenstore.EventType) []webhook.Endpoint {
 	t.Helper()
-	return []webhook.Endpoint{{URL: hookURL, Secret: key(t, hookSecret), Events: types}}
+	return []webhook.Endpoint{{URL: hookURL, Secrets: []secret.String{key(t, hookSecret)}, Events: types}}
 }
 
 // bubble runs f in a synctest bubble, and ends the sender in it.

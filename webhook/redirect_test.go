@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 	"github.com/lanyard-proxy/lanyard/tokenstore/memstore"
 	"github.com/lanyard-proxy/lanyard/webhook"
@@ -29,7 +30,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 		s := webhook.New(webhook.Config{Store: store, Logger: zap.NewNop(), Encode: func(tokenstore.Event) ([]byte, error) {
 			return []byte(`{}`), nil
 		}})
-		s.Use([]webhook.Endpoint{{URL: srv.URL + "/hooks", Secret: key(t, hookSecret)}})
+		s.Use([]webhook.Endpoint{{URL: srv.URL + "/hooks", Secrets: []secret.String{key(t, hookSecret)}}})
 		return s
 	}
 	wants := func() {

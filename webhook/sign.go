@@ -43,7 +43,16 @@ func ParseSecret(text string) (secret.String, error) {
 	return secret.New(string(key)), nil
 }
 
-// sign returns the value of the header webhook-signature.
+// signatures returns the value of the header webhook-signature: one signature for
+// each key, in their order.
+func signatures(keys []secret.String, id string, at int64, body []byte) string {
+	all := make([]string, 0, len(keys))
+	for _, key := range keys {
+		all = append(all, sign(key, id, at, body))
+	}
+	return strings.Join(all, " ")
+}
+
 func sign(key secret.String, id string, at int64, body []byte) string {
 	sum := key.MAC(id + "." + strconv.FormatInt(at, 10) + "." + string(body))
 	return "v1," + base64.StdEncoding.EncodeToString(sum)

@@ -1,12 +1,16 @@
 package webhook_test
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/secret"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
+	"github.com/lanyard-proxy/lanyard/tokenstore/memstore"
 	"github.com/lanyard-proxy/lanyard/webhook"
 )
 
@@ -49,6 +53,54 @@ func TestVector(t *testing.T) {
 	if webhook.Verify(k, right(), []byte(`{"test": 1}`), at) == nil {
 		t.Error("another body: Verify() = nil")
 	}
+}
+
+// TestNewSecret: while a secret is exchanged each of the two verifies what is
+// sent, and then the new one alone.
+func TestNewSecret(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		oldKey, newKey := key(t, hookSecret), key(t, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+		a := &app{t: t, store: memstore.New()}
+		var got string
+		s := webhook.New(webhook.Config{
+			Store:  a.store,
+			Encode: func(tokenstore.Event) ([]byte, error) { return []byte(`{}`), nil },
+			Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					return nil, err
+				}
+				got = ""
+				for sig := range strings.FieldsSeq(r.Header.Get("Webhook-Signature")) {
+					for name, key := range map[string]secret.String{"old": oldKey, "new": newKey} {
+						h := r.Header.Clone()
+						h.Set("Webhook-Signature", sig)
+						if webhook.Verify(key, h, body, time.Now()) == nil {
+							got += name + " "
+						}
+					}
+				}
+				return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: r}, nil
+			}),
+		})
+		defer s.Close()
+		for _, tt := range []struct {
+			keys []secret.String
+			want string
+		}{
+			{[]secret.String{oldKey}, "old "},
+			{[]secret.String{newKey, oldKey}, "new old "},
+			{[]secret.String{newKey}, "new "},
+		} {
+			s.Use([]webhook.Endpoint{{URL: hookURL, Secrets: tt.keys}})
+			a.happens(tokenstore.EventActive, "c1")
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if got != tt.want {
+				t.Errorf("signed by %q, want %q", got, tt.want)
+			}
+		}
+	})
 }
 
 func TestParseSecret(t *testing.T) {

@@ -37,8 +37,10 @@ type Store interface {
 
 // Endpoint is where webhooks are sent.
 type Endpoint struct {
-	URL    string        // as CheckURL wants it
-	Secret secret.String // as ParseSecret returns it
+	URL string // as CheckURL wants it
+	// Secrets sign what is sent, each by itself: one, or while it is exchanged the
+	// new one and the old one. As ParseSecret returns them.
+	Secrets []secret.String
 	// Events are the types that are sent, of Types. None: DefaultTypes.
 	Events []tokenstore.EventType
 }
@@ -157,7 +159,7 @@ func (s *Sender) Close() {
 }
 
 func (e Endpoint) same(other Endpoint) bool {
-	return e.URL == other.URL && e.Secret.Equal(other.Secret) && slices.Equal(e.Events, other.Events)
+	return e.URL == other.URL && slices.EqualFunc(e.Secrets, other.Secrets, secret.String.Equal) && slices.Equal(e.Events, other.Events)
 }
 
 // wants reports whether an event of type t is sent.

@@ -25,9 +25,11 @@ func (w *world) mineLink(user string) string {
 		return h.Sum(nil)
 	}
 	endpoint := w.site.Public + "/connect/connections"
-	query := url.Values{
-		"user_id": {user}, "redirect_url": {w.app.url + "/callback"}, "expires": {strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10)},
-	}.Encode()
+	params := url.Values{"user_id": {user}, "expires": {strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10)}}
+	if !w.site.NoApp {
+		params.Set("redirect_url", w.app.url+"/callback")
+	}
+	query := params.Encode()
 	signature := mac(mac([]byte(w.apiKey), "lanyard link v1"), "lanyard-link-v1\n"+endpoint+"\n"+query)
 	return endpoint + "?" + query + "&signature=" + base64.RawURLEncoding.EncodeToString(signature)
 }

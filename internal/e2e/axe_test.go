@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
@@ -50,7 +51,7 @@ func (w *world) audit(pages []audited) {
 				t.Fatalf("the page does not say %q: HTTP %d %s", p.says, opened.Status, opened.Text)
 			}
 			b.shoot("axe-" + p.name)
-			b.axe()
+			b.axe(look{1200, "light"}, look{320, "dark"})
 			b.narrow()
 			controls := b.controls()
 			b.tabThrough()
@@ -71,6 +72,39 @@ func (w *world) audit(pages []audited) {
 			}
 			w.forgetCallbacks()
 		})
+	}
+}
+
+// auditNarrow opens each page once, as somebody has it on a telephone who reads
+// this language.
+func (w *world) auditNarrow(language string, pages []audited) {
+	installNPM(w.t, axeDir)
+	for _, p := range pages {
+		w.t.Run(p.name, func(t *testing.T) {
+			w := w.of(t)
+			b := w.browser()
+			b.asksFor(language)
+			if opened := p.open(w, b); !strings.Contains(opened.Text, p.says) {
+				t.Fatalf("the page does not say %q: HTTP %d %s", p.says, opened.Status, opened.Text)
+			}
+			if got := eval[string](b, `document.documentElement.lang`); got != language {
+				t.Errorf("the page says that it is in %q", got)
+			}
+			b.shoot("axe-" + p.name)
+			b.axe(look{320, "dark"})
+			b.narrow()
+		})
+	}
+}
+
+// asksFor sets the language that the tab asks for.
+func (b *tab) asksFor(language string) {
+	b.w.t.Helper()
+	_, err := chromedp.Call(b.ctx, network.SetExtraHTTPHeaders, network.SetExtraHTTPHeadersParams{
+		Headers: network.Headers{"Accept-Language": language},
+	})
+	if err != nil {
+		b.w.t.Fatalf("setting the language: %v", err)
 	}
 }
 
@@ -107,18 +141,21 @@ type violation struct {
 	} `json:"nodes"`
 }
 
-// axe runs axe-core in the page: wide and light, and narrow and dark.
-func (b *tab) axe() {
+// look is a screen that a page is looked at on.
+type look struct {
+	width  int64 // in pixels
+	scheme string
+}
+
+// axe runs axe-core in the page, once for each look.
+func (b *tab) axe(looks ...look) {
 	b.w.t.Helper()
 	source, err := axeSource()
 	if err != nil {
 		b.w.t.Fatalf("axe-core is not installed: %v", err)
 	}
 	eval[bool](b, "(() => {"+source+"; return true})()")
-	for _, look := range []struct {
-		width  int64
-		scheme string
-	}{{1200, "light"}, {320, "dark"}} {
+	for _, look := range looks {
 		b.do(chromedp.EmulateViewport(look.width, 800))
 		b.scheme(look.scheme)
 		b.settle()
@@ -147,13 +184,21 @@ func (b *tab) settle() {
 	})))`)
 }
 
-// narrow checks that the page needs no scrolling to the side at 320 pixels (WCAG
-// 1.4.10).
+// outside are the elements that have more in them than is seen, but for those
+// that can be scrolled by themselves and those that are for screen readers alone.
+const outside = `[...document.querySelectorAll("body *")].filter((e) => e.clientWidth > 1 && e.checkVisibility()
+	&& e.scrollWidth > e.clientWidth + 1 && !["auto", "scroll"].includes(getComputedStyle(e).overflowX) && !e.closest(".skip,.vh,svg,input,select"))`
+
+// narrow checks that the page needs no scrolling to the side at 320 pixels, and
+// that nothing of it is cut off (WCAG 1.4.10).
 func (b *tab) narrow() {
 	b.w.t.Helper()
 	b.do(chromedp.EmulateViewport(320, 640))
 	if over := eval[int](b, `document.documentElement.scrollWidth - document.documentElement.clientWidth`); over > 0 {
 		b.w.t.Errorf("the page is %d pixels too wide for a screen of 320", over)
+	}
+	if cut := eval[string](b, outside+`.slice(0, 5).map((e) => (e.scrollWidth - e.clientWidth) + " pixels: " + e.outerHTML.slice(0, 200)).join("\n")`); cut != "" {
+		b.w.t.Errorf("at 320 pixels this is too wide for its place:\n%s", cut)
 	}
 	b.do(chromedp.EmulateViewport(1200, 900))
 }

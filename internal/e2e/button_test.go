@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 )
@@ -59,6 +60,42 @@ func TestConnectButtonActs(t *testing.T) {
 	plain.open(host.URL)
 	if p := plain.press("Connect Fake"); p.Title != "There" {
 		t.Errorf("without scripts, the link leads to %q", p.Title)
+	}
+}
+
+// TestConnectButtonIsPressedAgain: who stops the page that is opening can press
+// the button again after a while. The page's clock is one that the test winds on.
+func TestConnectButtonIsPressedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	asked := make(chan struct{}, 1)
+	host := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/go" {
+			asked <- struct{}{}
+			<-r.Context().Done() // until it is stopped
+			return
+		}
+		rw.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprintf(rw, `<!doctype html><html lang="en"><title>App</title><link rel="icon" href="data:,"><script type="module" src="%s/connect/button.js"></script>
+<connect-button id="b" name="Fake"><a href="/go">Connect Fake</a></connect-button>`, w.site.Public)
+	}))
+	t.Cleanup(host.Close)
+	b := w.browser()
+	b.open(host.URL)
+	const busy = `document.getElementById("b").getAttribute("aria-busy") === "true"`
+	b.whileLoading(`window.setTimeout = (then) => { window.__later = then };
+		document.getElementById("b").shadowRoot.querySelector("a").click()`)
+	select {
+	case <-asked:
+	case <-time.After(patience):
+		t.Fatal("the button leads nowhere")
+	}
+	b.whileLoading(`window.stop()`)
+	if !eval[bool](b, busy) {
+		t.Error("the button does not wait for the page")
+	}
+	if eval[bool](b, `(window.__later(), `+busy+`)`) {
+		t.Error("the button waits for ever, and takes no click")
 	}
 }
 

@@ -264,6 +264,9 @@ func eval[T any](b *tab, expression string) T {
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
 	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression))
+	for err != nil && ctx.Err() == nil && strings.Contains(err.Error(), "target navigated") { // a page that leads on by itself
+		v, err = chromedp.Run(ctx, chromedp.Evaluate[T](expression))
+	}
 	if err != nil {
 		b.w.t.Fatalf("%s: %v", expression, err)
 	}

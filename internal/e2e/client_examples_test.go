@@ -19,6 +19,7 @@ import (
 func TestExampleApps(t *testing.T) {
 	for dir, build := range map[string]func(*testing.T, string) *exec.Cmd{
 		"examples/go-app": func(t *testing.T, dir string) *exec.Cmd {
+			t.Helper()
 			bin := filepath.Join(t.TempDir(), "app")
 			cmd := exec.CommandContext(t.Context(), "go", "build", "-o", bin, ".")
 			cmd.Dir = dir
@@ -28,6 +29,7 @@ func TestExampleApps(t *testing.T) {
 			return exec.Command(bin)
 		},
 		"examples/express-app": func(t *testing.T, dir string) *exec.Cmd {
+			t.Helper()
 			installNPM(t, dir)
 			return exec.Command("node", "app.mjs")
 		},

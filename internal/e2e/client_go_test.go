@@ -22,7 +22,7 @@ func (w *world) userBrowser() string {
 		link, err := io.ReadAll(r.Body)
 		if err == nil {
 			var back string
-			if back, err = w.walk(newBrowser(w.t), string(link)); err == nil {
+			if back, err = w.walk(newBrowser(w.t), string(link)); err == nil { //nolint:contextcheck // the test's
 				_, _ = io.WriteString(rw, back)
 				return
 			}

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// What the access log's filters that we ship keep out: a signed link is in an
-// answer's header since there are hints.
+// TestFiltersKnowTheLink: answers have a signed link in a header, which the
+// access log's filters that come with Lanyard keep out.
 func TestFiltersKnowTheLink(t *testing.T) {
 	for _, name := range []string{"Caddyfile.example", "examples/github/Caddyfile", "docs/configuration.md", "internal/demo/Caddyfile"} {
 		text, err := os.ReadFile("../../" + name)
