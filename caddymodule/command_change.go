@@ -22,7 +22,7 @@ Changes what is given and leaves the rest as it is. --label NAME= takes a label
 away. A connection that is switched off serves no calls and is not refreshed, but
 keeps its credential.
 `,
-		Args:              cobra.ExactArgs(1),
+		Args:              oneConnection,
 		ValidArgsFunction: c.completeID,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := c.prepare(cmd); err != nil {
@@ -90,7 +90,7 @@ func refreshCommand() *cobra.Command {
 		Use:               "refresh ID",
 		Short:             "Refreshes a connection's token now",
 		Long:              "\nRefreshes a connection's token now, whatever its age. Lanyard does so by itself in time.\n",
-		Args:              cobra.ExactArgs(1),
+		Args:              oneConnection,
 		ValidArgsFunction: c.completeID,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := c.prepare(cmd); err != nil {
@@ -126,7 +126,7 @@ Erases a connection's credential at once, and revokes it at the provider. The
 record stays, REVOKED, and can be connected again; with --delete it goes, too.
 There is no way back. With --here-only the provider is left alone.
 `,
-		Args:              cobra.ExactArgs(1),
+		Args:              oneConnection,
 		ValidArgsFunction: c.completeID,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := c.prepare(cmd); err != nil {

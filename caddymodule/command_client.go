@@ -60,8 +60,8 @@ func (c *apiClient) prepare() error {
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = answerWait
+	transport.Proxy = nil // of the environment: the key and tokens go to Lanyard and nowhere else
 	if socket, ok := socketPath(c.url); ok {
-		transport.Proxy = nil
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", socket)

@@ -53,6 +53,11 @@ no file.
 			if err := c.prepare(cmd); err != nil {
 				return err
 			}
+			if cmd.Flags().Changed("connection") {
+				if err := checkConnectionID(c.connection); err != nil {
+					return usage("--connection: %w", err)
+				}
+			}
 			in, err := c.body(cmd)
 			if err != nil {
 				return err
@@ -263,7 +268,7 @@ const deviceGrace = 15 * time.Second
 func (c *connectCmd) waitForDevice(ctx context.Context, got begun, generation uint64) error {
 	d := got.Device
 	if !c.print.asJSON {
-		c.print.say("Connection %s. Open, on any device:\n\n    %s\n\nand enter this code:\n\n    %s\n", got.ID, clean(d.URI), c.print.paint(clean(d.UserCode), green))
+		c.print.say("Connection %s. Open, on any device:\n\n    %s\n\nand enter this code:\n\n    %s\n", got.ID, d.URI, d.UserCode)
 		if d.WholeURI != "" {
 			c.print.say("Or open, with the code in it:\n\n    %s\n", clean(d.WholeURI))
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -106,7 +107,9 @@ func finish(cmd *cobra.Command) {
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
+		defer context.AfterFunc(ctx, stop)() // a second interrupt ends what does not heed the first
 		cmd.SetContext(ctx)
+		cmd.SetIn(interruptible{ctx, cmd.InOrStdin()})
 		err := run(cmd, given)
 		if err == nil {
 			return nil
@@ -121,11 +124,38 @@ func finish(cmd *cobra.Command) {
 	}
 }
 
+// interruptible is a reader whose reads end with a context: nothing else wakes
+// one that waits for a terminal or a pipe.
+type interruptible struct {
+	ctx context.Context //nolint:containedctx // of one command
+	in  io.Reader
+}
+
+// Read implements io.Reader. A read that was interrupted goes on and is lost.
+func (r interruptible) Read(b []byte) (int, error) {
+	type result struct {
+		b   []byte
+		err error
+	}
+	got := make(chan result, 1)
+	go func() {
+		own := make([]byte, len(b)) // b is the caller's again after an interrupt
+		n, err := r.in.Read(own)
+		got <- result{own[:n], err}
+	}()
+	select {
+	case <-r.ctx.Done():
+		return 0, r.ctx.Err()
+	case g := <-got:
+		return copy(b, g.b), g.err
+	}
+}
+
 // tell prints err, and returns what Caddy makes the exit code of.
 func tell(cmd *cobra.Command, err error) error {
 	cmd.SilenceErrors = true
 	if !errors.Is(err, errAttention) && !errors.Is(err, errProblems) {
-		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "Error: %v\n  next: %s\n", err, nextStep(cmd, err))
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "Error: %s\n  next: %s\n", cleanLines(err.Error()), clean(nextStep(cmd, err)))
 	}
 	code := exitCode(err)
 	if code == exitFailed { // as for any error

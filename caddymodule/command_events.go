@@ -228,6 +228,9 @@ func (c *command) stream(ctx context.Context, filter url.Values, cursor *string,
 		switch name {
 		case "id":
 			id = value
+			if *cursor == "" { // before the first event: where the stream began
+				*cursor = id
+			}
 		case "data":
 			if err := c.printEvents(out, []json.RawMessage{json.RawMessage(value)}); err != nil {
 				return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"time"
@@ -15,22 +16,22 @@ import (
 )
 
 func keygenCommand() *cobra.Command {
-	var add, dropOld string
+	var add, dropOld, out string
 	cmd := &cobra.Command{
-		Use:   "keygen [--add FILE | --drop-old FILE]",
+		Use:   "keygen [--add FILE | --drop-old FILE] [--out FILE]",
 		Short: "Prints a new keyset for the option `keyset`, or a changed one",
 		Long: `
 Prints a new keyset, Tink's JSON, for the option "keyset". It seals everything
 in the store, and nothing opens the store without it: keep a copy elsewhere.
 
-	caddy lanyard keygen > lanyard-keys.json
+	caddy lanyard keygen --out lanyard-keys.json
 
 To change the key of a keyset that you configured, add a new one, put the keyset
 that this prints in the old one's place, reload, and run "caddy lanyard rekey".
 Then drop the old one in the same way.
 
-	caddy lanyard keygen --add lanyard-keys.json > new-keys.json
-	caddy lanyard keygen --drop-old lanyard-keys.json > new-keys.json
+	caddy lanyard keygen --add lanyard-keys.json --out new-keys.json
+	caddy lanyard keygen --drop-old lanyard-keys.json --out new-keys.json
 `,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -41,13 +42,33 @@ Then drop the old one in the same way.
 			if err != nil {
 				return err
 			}
+			if out != "" {
+				return writeNewFile(out, keys)
+			}
 			_, err = cmd.OutOrStdout().Write(keys)
 			return err
 		},
 	}
+	cmd.Flags().StringVar(&out, "out", "", "write it to this file, which must not exist yet and nobody else can read (default: print it)")
 	cmd.Flags().StringVar(&add, "add", "", "print the keyset in this file with a new key, which seals from then on")
 	cmd.Flags().StringVar(&dropOld, "drop-old", "", "print the keyset in this file with the key alone that seals")
 	return cmd
+}
+
+// writeNewFile writes a file that only its owner can read, never over another.
+func writeNewFile(name string, text []byte) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the operator names the file
+	if errors.Is(err, fs.ErrExist) {
+		return advise(err, "name a file that does not exist yet, or move that one away")
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(name))
+	}
+	return nil
 }
 
 func keysetText(add, dropOld string) ([]byte, error) {

@@ -243,7 +243,7 @@ func showCommand() *cobra.Command {
 		Use:               "show ID",
 		Short:             "Shows a connection",
 		Long:              "\nShows a connection, and where connecting again would help, a link for it.\n",
-		Args:              cobra.ExactArgs(1),
+		Args:              oneConnection,
 		ValidArgsFunction: c.completeID,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := c.prepare(cmd); err != nil {
@@ -257,6 +257,22 @@ func showCommand() *cobra.Command {
 }
 
 // connectionPath is the path of a connection, or of something to do to it.
+// oneConnection takes the ID of a connection as a command's only argument. One
+// that is empty, as of a variable that is not set, would make another path.
+func oneConnection(cmd *cobra.Command, args []string) error {
+	if err := cobra.ExactArgs(1)(cmd, args); err != nil {
+		return err
+	}
+	return checkConnectionID(args[0])
+}
+
+func checkConnectionID(id string) error {
+	if !tokenstore.IsID(id) {
+		return fmt.Errorf("%q is not the ID of a connection: those begin with conn_", id)
+	}
+	return nil
+}
+
 func connectionPath(id, do string) string {
 	return "/v1/connections/" + url.PathEscape(id) + do
 }

@@ -50,8 +50,13 @@ func (p *printer) json(value json.RawMessage) error {
 	return err
 }
 
-// say tells people what is no result.
+// say tells people what is no result. Its arguments that are texts are cleaned.
 func (p *printer) say(format string, args ...any) {
+	for i, a := range args {
+		if s, ok := a.(string); ok {
+			args[i] = clean(s)
+		}
+	}
 	_, _ = fmt.Fprintf(p.talk, format+"\n", args...)
 }
 
@@ -63,6 +68,15 @@ func clean(s string) string {
 		}
 		return unicode.ReplacementChar
 	}, s)
+}
+
+// cleanLines is clean for a text of several lines.
+func cleanLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = clean(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }
 
 // style is how a cell looks on a terminal that has colors.

@@ -89,7 +89,7 @@ func (d *doctor) adapt(text []byte) []byte {
 	}
 	adapted, warnings, err := adapter.Adapt(text, map[string]any{"filename": d.file})
 	if err != nil {
-		d.problem("config", "config_invalid", placeIn(err.Error(), d.file), d.mask(err.Error()), "correct it; nothing else was looked at")
+		d.problem("config", "config_invalid", placeIn(err.Error(), d.file), mask(err.Error(), text), "correct it; nothing else was looked at")
 		return nil
 	}
 	for _, w := range warnings {
@@ -99,19 +99,27 @@ func (d *doctor) adapt(text []byte) []byte {
 	return adapted
 }
 
+// quoted is a word that an error of the parser quotes, of a length that secrets
+// have.
+var quoted = regexp.MustCompile("[\"'`]([^\"'`\\s]{8,})[\"'`]")
+
 // mask takes out of an error of the parser, which quotes the words that it can't
-// use, what may be a secret that stands in the configuration itself.
-func (d *doctor) mask(text string) string {
-	for _, name := range []string{"client_secret", "api_key", "client", "keyset", "secret"} {
-		for _, l := range d.globals().find(name) {
-			for _, word := range l.words[1:] {
-				if len(word) > 1 && !isPlaceholder(word) && (name != "client" || word != l.words[1]) {
-					text = strings.ReplaceAll(text, word, "REDACTED")
-				}
-			}
+// use, what may be a secret that stands in the configuration itself: whatever is
+// neither a directive's or option's name nor a URL nor a placeholder.
+func mask(text string, config []byte) string {
+	names := map[string]bool{}
+	for row := range strings.Lines(string(config)) {
+		if words := strings.Fields(row); len(words) > 0 {
+			names[words[0]] = true
 		}
 	}
-	return text
+	return quoted.ReplaceAllStringFunc(text, func(word string) string {
+		bare := word[1 : len(word)-1]
+		if names[bare] || isPlaceholder(bare) || strings.HasPrefix(bare, "http") {
+			return word
+		}
+		return word[:1] + "REDACTED" + word[len(word)-1:]
+	})
 }
 
 // envSpan is what Caddy replaces while it reads a Caddyfile: {$NAME}. One with a

@@ -84,7 +84,7 @@ func (d *doctor) checkListener(s *server, h *handler) {
 func (d *doctor) checkDashboard(s *server, h *handler) {
 	verifies := s.clientAuth && strings.Contains(h.User, phClientCert)
 	switch addr := s.public(); {
-	case h.authenticated || verifies:
+	case h.authenticated() || verifies:
 		d.ok("dashboard", "dashboard", "who opens it is authenticated")
 	case addr == "":
 		d.ok("dashboard", "dashboard", "it is reached from this machine alone")

@@ -181,6 +181,14 @@ func TestDoctorFinds(t *testing.T) {
 			swap: []string{"client_secret {env.DOCTOR_CLIENT_SECRET}", "client_secret two " + doctorSecret},
 			want: seeded{"config_invalid", "problem", "correct it", "client_secret"},
 		},
+		"secret behind another option": {
+			swap: []string{"client_id acme\n", "client_id acme " + doctorSecret + "\n"},
+			want: seeded{"config_invalid", "problem", "correct it", "client_id"},
+		},
+		"secret behind a name": {
+			swap: []string{"integration acme {", "integration acme " + doctorSecret + " {"},
+			want: seeded{"config_invalid", "problem", "correct it", "integration acme"},
+		},
 		"variable not set": {env: [2]string{"DOCTOR_CLIENT_SECRET", ""}, want: seeded{"env_not_set", "problem", "set DOCTOR_CLIENT_SECRET", "client_secret"}},
 		"variable of the Caddyfile not set": {
 			swap: []string{"client_id acme", "client_id {$DOCTOR_UNSET}x"},
@@ -216,6 +224,10 @@ func TestDoctorFinds(t *testing.T) {
 		},
 		"dashboard without authentication": {
 			swap: []string{"\tbasic_auth {\n\t\tada $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG\n\t}\n", ""},
+			want: seeded{"dashboard_open", "problem", "basic_auth", "lanyard_dashboard"},
+		},
+		"authentication before another path": {
+			swap: []string{"\tbasic_auth {\n", "\tbasic_auth /other/* {\n"},
 			want: seeded{"dashboard_open", "problem", "basic_auth", "lanyard_dashboard"},
 		},
 		"admin API on TCP":          {swap: []string{"admin off", "admin localhost:2019"}, want: seeded{"admin_tcp", "warning", "admin off", "admin localhost"}},

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -40,9 +42,9 @@ type route struct {
 
 // handler is a handler of Lanyard's, with what matters of its options.
 type handler struct {
-	name          string
-	routes        []route // those that it is in, the outermost first
-	authenticated bool    // a handler before it authenticates
+	name   string
+	routes []route   // those that it is in, the outermost first
+	guards [][]route // the same of the handlers before it that authenticate
 
 	Open  bool     `json:"open"`
 	Names []string `json:"names"`
@@ -68,7 +70,7 @@ func (d *doctor) readServers() {
 			}
 		}
 		s.clientAuth = slices.ContainsFunc(s.Policies, func(p tlsPolicy) bool { return len(p.ClientAuth) > 0 })
-		s.walk(s.Routes, nil, false, 0)
+		s.walk(s.Routes, nil, nil, 0)
 		if len(s.handlers) > 0 {
 			d.servers = append(d.servers, *s)
 		} else {
@@ -81,7 +83,7 @@ func (d *doctor) readServers() {
 const maxNesting = 32
 
 // walk collects the handlers of routes that stand in the routes above.
-func (s *server) walk(routes, above []route, authenticated bool, depth int) {
+func (s *server) walk(routes, above []route, guards [][]route, depth int) {
 	if depth > maxNesting {
 		return
 	}
@@ -102,33 +104,58 @@ func (s *server) walk(routes, above []route, authenticated bool, depth int) {
 			if json.Unmarshal(raw, &h) != nil {
 				continue // another module's options may mean something else
 			}
-			h.name, h.routes, h.authenticated = h.Handler, within, authenticated
+			h.name, h.routes, h.guards = h.Handler, within, guards
 			switch h.Handler {
 			case "lanyard_connect", "lanyard_api", "lanyard_proxy", "lanyard_dashboard":
 				s.handlers = append(s.handlers, h.handler)
 			case "subroute":
-				s.walk(h.Routes, within, authenticated, depth+1)
+				s.walk(h.Routes, within, guards, depth+1)
 			case "invoke":
-				s.walk([]route{s.Named[h.Name]}, within, authenticated, depth+1)
+				s.walk([]route{s.Named[h.Name]}, within, guards, depth+1)
 			case "authentication":
-				authenticated = true
+				guards = append(slices.Clone(guards), within)
 			case "reverse_proxy":
 				if h.Transport.Protocol == "lanyard" {
 					h.name, h.Open = transportName, h.Transport.Open
 					s.handlers = append(s.handlers, h.handler)
 				}
-				// forward_auth is one that looks at the answer and goes on.
-				authenticated = authenticated || len(h.Responses) > 0
+				if len(h.Responses) > 0 { // forward_auth is one that looks at the answer and goes on
+					guards = append(slices.Clone(guards), within)
+				}
 			}
 		}
 	}
 }
 
+// authenticated reports whether a handler before it authenticates who reaches
+// it, as far as paths say so: one that stands before another path does not.
+func (h *handler) authenticated() bool {
+	r := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: h.path()}}
+	return slices.ContainsFunc(h.guards, func(guard []route) bool { return reaches(guard, r) })
+}
+
+// path returns a path that reaches the handler: the beginning of the first that
+// its innermost route with paths is for.
+func (h *handler) path() string {
+	for _, route := range slices.Backward(h.routes) {
+		for _, set := range route.Match {
+			var paths []string
+			if raw, ok := set["path"]; ok && json.Unmarshal(raw, &paths) == nil && len(paths) > 0 {
+				before, _, _ := strings.Cut(paths[0], "*")
+				return before
+			}
+		}
+	}
+	return "/"
+}
+
 // matches reports whether a request reaches the handler, as far as hosts and
 // paths say so. A request without a host passes every host.
-func (h *handler) matches(r *http.Request) bool {
+func (h *handler) matches(r *http.Request) bool { return reaches(h.routes, r) }
+
+func reaches(routes []route, r *http.Request) bool {
 	r = r.WithContext(context.WithValue(r.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer()))
-	for _, route := range h.routes {
+	for _, route := range routes {
 		if len(route.Match) > 0 && !slices.ContainsFunc(route.Match, func(set map[string]json.RawMessage) bool { return matchesAll(set, r) }) {
 			return false
 		}

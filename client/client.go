@@ -16,6 +16,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -48,6 +49,11 @@ type Config struct {
 // Format implements fmt.Formatter: no verb prints the keys.
 func (c Config) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "{PublicURL:%s APIURL:%s ProxyURL:%s}", c.PublicURL, c.APIURL, c.ProxyURL)
+}
+
+// MarshalJSON implements json.Marshaler, for logs: the keys are left out.
+func (c Config) MarshalJSON() ([]byte, error) {
+	return json.Marshal(map[string]string{"PublicURL": c.PublicURL, "APIURL": c.APIURL, "ProxyURL": c.ProxyURL})
 }
 
 // Client speaks with one Lanyard. Make it with New. It is safe for concurrent

@@ -146,9 +146,13 @@ func (c *Client) stream(ctx context.Context, f *EventFilter, yield func(*Event, 
 			return true, &noAnswerError{err}
 		}
 		gone.Reset(silence)
+		// Before the first event there is an id alone: where the stream began.
+		if id, ok := strings.CutPrefix(line, "id: "); ok && f.Cursor == "" {
+			f.Cursor = strings.TrimRight(id, "\r\n")
+		}
 		data, ok := strings.CutPrefix(line, "data: ")
 		if !ok {
-			continue // its name and cursor are in the data as well
+			continue // the name and cursor of an event are in its data as well
 		}
 		var e Event
 		if err := json.Unmarshal([]byte(data), &e); err != nil {

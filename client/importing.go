@@ -87,11 +87,13 @@ func (c *Client) ImportAll(ctx context.Context, all iter.Seq[ImportParams], unve
 		ctx, cancel := context.WithCancel(ctx)
 		body, lines := io.Pipe()
 		written := make(chan struct{})
-		go func() { // ends with all, or when body is closed
+		defer context.AfterFunc(ctx, func() { _ = body.CloseWithError(ctx.Err()) })() // the transport waits for it
+		go func() {                                                                   // ends with all, or when body is closed
 			defer close(written)
 			to := json.NewEncoder(lines)
 			for p := range all {
-				if to.Encode(p) != nil { //nolint:gosec // the tokens are what Lanyard is to get
+				if err := to.Encode(p); err != nil { //nolint:gosec // the tokens are what Lanyard is to get
+					_ = lines.CloseWithError(errors.New("a line can't be written as JSON")) // err may quote it
 					return
 				}
 			}

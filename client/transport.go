@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -52,7 +53,7 @@ type transport struct {
 }
 
 // dropped are the headers of a request that are Lanyard's to set, or nobody's.
-var dropped = [...]string{"Authorization", "Cookie", "Lanyard-Key", "Lanyard-Host", "Connection-Id", "User-Id"}
+var dropped = [...]string{"Authorization", "Cookie", "Lanyard-Key", "Lanyard-Host", "Connection-Id", "User-Id", "Proxy-Authorization"}
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -86,9 +87,9 @@ func (t *transport) outgoing(req *http.Request) (*http.Request, error) {
 	}
 	out := req.Clone(req.Context())
 	out.URL, out.Host = t.at(req.URL, path), ""
-	for _, name := range dropped {
-		out.Header.Del(name)
-	}
+	maps.DeleteFunc(out.Header, func(name string, _ []string) bool { // in any spelling: some SDKs fill the map themselves
+		return slices.Contains(dropped[:], http.CanonicalHeaderKey(name))
+	})
 	out.Header.Set("Connection-Id", t.connectionID)
 	if key := t.client.clientKey(); key != "" {
 		out.Header.Set("Lanyard-Key", key)

@@ -237,7 +237,11 @@ func (h *Handler) land(w http.ResponseWriter, r *http.Request, f *tokenstore.Flo
 
 // tell is land for one of the requests that brought the same.
 func (h *Handler) tell(w http.ResponseWriter, r *http.Request, f *tokenstore.Flow, in Integration, got landing, no *failure) {
-	h.unbind(w, f)
+	// The browser may have read this answer's head and yet send the form again,
+	// for which it needs the cookie.
+	if in.Provider.Scheme() == tokenstore.AuthOAuth2 {
+		h.unbind(w, f)
+	}
 	switch {
 	case no != nil:
 		h.answer(w, r, f, *no)

@@ -73,9 +73,10 @@ type Handler struct {
 	log    *zap.Logger
 	limits limits
 
-	mu      sync.Mutex // guards closing, active and devices, and that running grows only before Close waits
+	mu      sync.Mutex // guards closing, active, recent and devices, and that running grows only before Close waits
 	closing bool
 	active  map[string]*work // :: ID of a flow that is being worked on → the work
+	recent  map[string]*work // :: ID of a flow that was worked on just now → what came of it
 	running sync.WaitGroup   // as many as active
 	devices int              // how many of active are devices that are waited for
 	stop    chan struct{}    // closed when closing begins
@@ -110,6 +111,7 @@ func New(cfg Config) (*Handler, error) {
 		log:    cfg.Logger,
 		limits: newLimits(),
 		active: make(map[string]*work),
+		recent: make(map[string]*work),
 		stop:   make(chan struct{}),
 	}, nil
 }
@@ -179,69 +181,6 @@ func prefetched(r *http.Request) bool {
 func sameHost(host string, u *url.URL) bool {
 	port := map[string]string{"https": ":443", "http": ":80"}[u.Scheme]
 	return strings.EqualFold(strings.TrimSuffix(host, port), strings.TrimSuffix(u.Host, port))
-}
-
-// enter counts the work on a flow as under way, before the flow is taken, until
-// leave. It reports whether that may begin, and if not, whether because the
-// Handler is closing.
-func (h *Handler) enter(flowID string) (began, closing bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.closing || h.active[flowID] != nil {
-		return false, h.closing
-	}
-	h.active[flowID] = &work{done: make(chan struct{})}
-	h.running.Add(1)
-	return true, false
-}
-
-func (h *Handler) leave(flowID string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	close(h.active[flowID].done)
-	delete(h.active, flowID)
-	h.running.Done()
-}
-
-// work is what is under way for one flow, and what came of it.
-type work struct {
-	done   chan struct{}                            // closed at its end, after which the rest stands
-	answer func(http.ResponseWriter, *http.Request) // nil: another request has to be answered in another way
-}
-
-// answered lets requests that wait for the work on a flow be answered as the one
-// that did it.
-func (h *Handler) answered(flowID string, answer func(http.ResponseWriter, *http.Request)) {
-	h.mu.Lock()
-	h.active[flowID].answer = answer
-	h.mu.Unlock()
-}
-
-// second answers a form of the flow's own browser that comes while another one is
-// being worked on, as that one is. Whoever presses twice gives up the first
-// answer, and with it the completion code, which nobody else has.
-func (h *Handler) second(w http.ResponseWriter, r *http.Request, f tokenstore.Flow) {
-	h.mu.Lock()
-	first := h.active[f.ID]
-	h.mu.Unlock()
-	if first != nil {
-		select {
-		case <-first.done:
-		case <-r.Context().Done():
-			return
-		}
-		if first.answer != nil {
-			first.answer(w, r)
-			return
-		}
-	}
-	h.usedNow(r.Context(), w, r, f)
-}
-
-func (h *Handler) underWay(flowID string) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.active[flowID] != nil
 }
 
 // Close waits for the requests to providers under way, or for ctx. Callbacks

@@ -138,6 +138,9 @@ func (h *Handler) submitKey(w http.ResponseWriter, r *http.Request, form url.Val
 	case err != nil:
 		h.refuse(w, r, failure{codeProvisioning, err})
 		return
+	case f.Stage != tokenstore.FlowOpen && h.bound(r, &f):
+		h.second(w, r, f)
+		return
 	case f.Stage != tokenstore.FlowOpen:
 		h.used(w, r, &f)
 		return
@@ -201,7 +204,7 @@ func (h *Handler) try(
 	})
 	switch {
 	case errors.Is(err, tokenstore.ErrFlowUsed):
-		h.usedNow(ctx, w, r, f)
+		h.repeat(w, r, f)
 		return
 	case errors.Is(err, errTries): // the last one was interrupted
 		h.end(w, r, f, failure{codeSourceError, err})

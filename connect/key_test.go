@@ -110,7 +110,9 @@ func TestKey(t *testing.T) {
 	if c = b.complete(c.ID, q.Get("completion_code")); c.Token.AccessToken.Reveal() != goodKey || c.Account != ada {
 		t.Errorf("connection %+v", c)
 	}
-	wantPage(t, f.send("api_key", goodKey), 400, "state_used")
+	if again := wantOnward(t, f.send("api_key", goodKey), ""); again.Get("completion_code") != q.Get("completion_code") {
+		t.Errorf("sent once more, the app gets %v", again)
+	}
 	if b.p.tried() != 2 {
 		t.Errorf("%d keys were tried", b.p.tried())
 	}
@@ -258,6 +260,11 @@ func testKeyTwice(t *testing.T) {
 	}
 	first := wantOnward(t, f.send("api_key", goodKey), "")
 	if q := wantOnward(t, <-again, ""); q.Get("completion_code") != first.Get("completion_code") {
+		t.Errorf("the app gets %v, then %v", first, q)
+	}
+	// Nor does it matter that the first has ended and was read, for the same browser.
+	wantPage(t, form{b.browser(), f.action, f.values}.send("api_key", goodKey), 400, "state_used")
+	if q := wantOnward(t, form{br, f.action, f.values}.send("api_key", goodKey), ""); q.Get("completion_code") != first.Get("completion_code") {
 		t.Errorf("the app gets %v, then %v", first, q)
 	}
 	if b.p.tried() != 1 || len(b.connections()) != 1 {

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
-	"time"
 
 	"github.com/chromedp/chromedp"
 )
@@ -68,30 +67,32 @@ func TestConnectButtonActs(t *testing.T) {
 func TestConnectButtonIsPressedAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	asked := make(chan struct{}, 1)
+	going := make(chan struct{})
 	host := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/go" {
-			asked <- struct{}{}
+		switch r.URL.Path {
+		case "/going": // by the page: it does not know how far the next one is
+			select {
+			case <-going:
+			case <-r.Context().Done():
+			}
+		case "/go":
+			close(going)
 			<-r.Context().Done() // until it is stopped
-			return
-		}
-		rw.Header().Set("Content-Type", "text/html; charset=utf-8")
-		fmt.Fprintf(rw, `<!doctype html><html lang="en"><title>App</title><link rel="icon" href="data:,"><script type="module" src="%s/connect/button.js"></script>
+		default:
+			rw.Header().Set("Content-Type", "text/html; charset=utf-8")
+			fmt.Fprintf(rw, `<!doctype html><html lang="en"><title>App</title><link rel="icon" href="data:,"><script type="module" src="%s/connect/button.js"></script>
 <connect-button id="b" name="Fake"><a href="/go">Connect Fake</a></connect-button>`, w.site.Public)
+		}
 	}))
 	t.Cleanup(host.Close)
 	b := w.browser()
 	b.open(host.URL)
 	const busy = `document.getElementById("b").getAttribute("aria-busy") === "true"`
-	b.whileLoading(`window.setTimeout = (then) => { window.__later = then };
-		document.getElementById("b").shadowRoot.querySelector("a").click()`)
-	select {
-	case <-asked:
-	case <-time.After(patience):
-		t.Fatal("the button leads nowhere")
-	}
-	b.whileLoading(`window.stop()`)
-	if !eval[bool](b, busy) {
+	eval[bool](b, `(() => { window.setTimeout = (then) => { window.__later = then };
+		document.getElementById("b").shadowRoot.querySelector("a").click();
+		fetch("/going").then(() => { window.stop(); window.__waits = `+busy+` }); return true })()`)
+	b.waitFor(`window.__waits !== undefined`)
+	if !eval[bool](b, `window.__waits`) {
 		t.Error("the button does not wait for the page")
 	}
 	if eval[bool](b, `(window.__later(), `+busy+`)`) {

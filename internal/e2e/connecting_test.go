@@ -4,13 +4,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
 	"github.com/lanyard-proxy/lanyard/internal/fakeprovider"
@@ -151,7 +149,7 @@ func (w *world) addKeys() {
 	w.addKeysOf(w.site.Fake + "/api")
 }
 
-// addKeysOf gives Lanyard an integration of an API that takes keys.
+// addKeysOf is addKeys with the API at this URL.
 func (w *world) addKeysOf(api string) {
 	w.t.Helper()
 	w.site.Extra += fmt.Sprintf(`
@@ -208,45 +206,6 @@ func TestBrowserEntersAKey(t *testing.T) {
 	b.typeInto("field_api_key", key)
 	b.press("Connect")
 	w.wantCompletes(w.called())
-}
-
-// TestBrowserEntersAKeyTwice: somebody presses Connect again while the key is
-// tried, and the app is told of a connection all the same.
-func TestBrowserEntersAKeyTwice(t *testing.T) {
-	asked, answers := make(chan struct{}, 2), make(chan struct{})
-	api := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		asked <- struct{}{}
-		select {
-		case <-answers:
-		case <-r.Context().Done():
-		}
-		fmt.Fprint(rw, `{"id": "1", "name": "Ada Lovelace"}`)
-	}))
-	t.Cleanup(api.Close)
-	w := newWorld(t)
-	w.addKeysOf(api.URL)
-	b := w.browser()
-	b.open(w.appLink("integration", "keys"))
-	b.typeInto("field_api_key", "fakekey-0123456789")
-	const press = `document.querySelector("button[type=submit]").click()`
-	b.whileLoading(press)
-	select {
-	case <-asked:
-	case <-time.After(patience):
-		t.Fatal("the key is not tried")
-	}
-	b.whileLoading(press)
-	close(answers)
-	w.wantCompletes(w.called())
-}
-
-// whileLoading runs a statement in a page though the next one is loading already.
-func (b *tab) whileLoading(statement string) {
-	b.w.t.Helper()
-	got, err := chromedp.Call(b.ctx, runtime.Evaluate, runtime.EvaluateParams{Expression: statement})
-	if err != nil || got.ExceptionDetails != nil {
-		b.w.t.Fatalf("%s: %v %+v", statement, err, got.ExceptionDetails)
-	}
 }
 
 // TestBrowserIsAskedForParams: what the link does not say the user does, and the
