@@ -166,16 +166,13 @@ func (r *Revoker) follow(held tokenstore.Connection, late func(context.Context) 
 	return true
 }
 
-// enqueue has p tried again after failure. It reports false if there is no room,
-// or no time: then a note is what is left.
+// enqueue has p tried again after failure. Where there is no room, or no time,
+// the next start finds its note; it reports false if there is none either.
 func (r *Revoker) enqueue(p *pending, failure error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch {
-	case r.closed:
+	if r.closed || len(r.queue) >= maxPending {
 		return p.noted
-	case len(r.queue) >= maxPending:
-		return false
 	}
 	p.next = time.Now().Add(p.pause(failure))
 	r.queue[p] = true

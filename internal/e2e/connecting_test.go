@@ -125,7 +125,7 @@ func TestBrowserChoosesAnotherAccount(t *testing.T) {
 	b.open(w.appLink("connection_id", id))
 	b.do(chromedp.Click(chromedp.CSS(`input[value="grace"]`)))
 	p := b.press("Allow")
-	b.wantPage(p, http.StatusConflict, "Ada Lovelace", "Grace Hopper")
+	b.wantPage(p, http.StatusConflict, "a…@example.com", "Grace Hopper")
 	b.shoot("mismatch")
 	w.wantNotCalled()
 	if c := w.connection(id); c.Generation != 1 {
