@@ -120,7 +120,7 @@ func (h *Handler) connect(r *http.Request, in *input) (any, *guard.Problem) {
 	case byGiven:
 		return h.reconnect(ctx, in, c, integration, given)
 	case byDevice:
-		answer, p := h.device(ctx, c, union(c.RequestedScopes, scopes))
+		answer, p := h.device(ctx, c, tokenstore.UnionScopes(c.RequestedScopes, scopes))
 		if p == nil {
 			p = h.linked(ctx, in, c)
 		}
@@ -281,7 +281,7 @@ func (in *input) scopes(integration Integration) []string {
 			continue
 		}
 		declared := integration.DeclaredScopes
-		if !isScope(scope) || len(declared) > 0 && !slices.Contains(declared, scope) {
+		if !tokenstore.IsScope(scope) || len(declared) > 0 && !slices.Contains(declared, scope) {
 			in.refuse(&guard.Problem{
 				Status: http.StatusBadRequest, Code: "invalid_scope",
 				Detail: "Field `scopes`: " + quote(scope) + " is not a scope of this integration's provider.",
@@ -290,24 +290,6 @@ func (in *input) scopes(integration Integration) []string {
 		scopes = append(scopes, scope)
 	}
 	return scopes
-}
-
-// isScope reports whether s is one scope-token (RFC 6749 section 3.3).
-func isScope(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return r <= ' ' || r > '~' || r == '"' || r == '\\'
-	})
-}
-
-// union returns the scopes of both lists, each once.
-func union(a, b []string) []string {
-	all := slices.Clone(a)
-	for _, s := range b {
-		if !slices.Contains(all, s) {
-			all = append(all, s)
-		}
-	}
-	return all
 }
 
 // redirect takes the field `redirect_url`. It is compared with the registered

@@ -53,7 +53,6 @@ const (
 const (
 	reasonCredentials = "credentials"
 	reasonImported    = "imported"
-	reasonReplaced    = "replaced"
 	reasonDisabled    = "disabled"
 	reasonEnabled     = "enabled"
 )
@@ -144,7 +143,7 @@ func (h *Handler) beginActive(
 // into makes the credential c's live one.
 func (m made) into(c *tokenstore.Connection, integration Integration, by tokenstore.Actor, reason string) {
 	if c.Staged != nil {
-		c.Happened(tokenstore.Event{Type: tokenstore.EventDropped, Actor: by, Reason: reasonReplaced})
+		c.Happened(tokenstore.Event{Type: tokenstore.EventDropped, Actor: by, Reason: tokenstore.ReasonReplaced})
 	}
 	asked := c.RequestedScopes
 	if integration.scheme() != tokenstore.AuthOAuth2 {

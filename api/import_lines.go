@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// importing is how many lines are under way at once: what a provider's pace
+	// importAtOnce is how many lines are under way at once: what a provider's pace
 	// allows is less, and the store syncs them together.
 	importAtOnce = 8
 	// lineTime bounds one line. A renewal waits its turn at the provider.

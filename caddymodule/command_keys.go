@@ -42,10 +42,14 @@ Then drop the old one in the same way.
 			if err != nil {
 				return err
 			}
-			if out != "" {
-				return writeNewFile(out, keys)
+			if out == "" {
+				_, err = cmd.OutOrStdout().Write(keys)
+				return err
 			}
-			_, err = cmd.OutOrStdout().Write(keys)
+			err = writeFile(out, keys, placeFile)
+			if errors.Is(err, fs.ErrExist) {
+				err = advise(err, "name a file that does not exist yet, or move that one away")
+			}
 			return err
 		},
 	}
@@ -53,22 +57,6 @@ Then drop the old one in the same way.
 	cmd.Flags().StringVar(&add, "add", "", "print the keyset in this file with a new key, which seals from then on")
 	cmd.Flags().StringVar(&dropOld, "drop-old", "", "print the keyset in this file with the key alone that seals")
 	return cmd
-}
-
-// writeNewFile writes a file that only its owner can read, never over another.
-func writeNewFile(name string, text []byte) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the operator names the file
-	if errors.Is(err, fs.ErrExist) {
-		return advise(err, "name a file that does not exist yet, or move that one away")
-	}
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(name))
-	}
-	return nil
 }
 
 func keysetText(add, dropOld string) ([]byte, error) {

@@ -285,7 +285,7 @@ func (e *engine) Destruct() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
-	e.webhooks.Close()
+	e.work.Go(e.webhooks.Close) // takes none of the time that token requests have
 	err := e.refresher.Close(ctx)
 	e.revoker.Close() // while there are providers
 	close(e.over)

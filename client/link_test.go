@@ -28,7 +28,7 @@ func newClient(t *testing.T, cfg client.Config) *client.Client {
 // with, byte for byte.
 func TestSignatureVectors(t *testing.T) {
 	b, err := os.ReadFile("../connect/testdata/link_vectors.json")
-	if os.IsNotExist(err) {
+	if os.IsNotExist(err) && os.Getenv("CI") != "true" { // a copy of this module alone
 		t.Skip("not in Lanyard's repository")
 	}
 	if err != nil {

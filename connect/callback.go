@@ -158,7 +158,7 @@ func refusal(p Provider, errc string) failure {
 
 // loggable returns an error code as it may stand in a log.
 func loggable(errc string) string {
-	if len(errc) > 64 || !scopeToken(errc) {
+	if len(errc) > 64 || !tokenstore.IsScope(errc) {
 		return "an unreadable error code"
 	}
 	return errc

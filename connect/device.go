@@ -74,7 +74,7 @@ func (h *Handler) BeginDevice(ctx context.Context, c tokenstore.Connection, scop
 	if len(scopes) == 0 {
 		scopes = c.RequestedScopes
 	}
-	scopes = union(c.Token.Scopes, scopes)
+	scopes = tokenstore.UnionScopes(c.Token.Scopes, scopes)
 	d, err := in.Provider.Device(asking, scopes)
 	if err != nil {
 		return tokenstore.Device{}, fmt.Errorf("asking for a device code: %w", err)

@@ -16,10 +16,6 @@ import (
 // outcomeConnected is the outcome of a flow that ended well.
 const outcomeConnected = "connected"
 
-// reasonReplaced is why a credential was erased that nobody had completed when
-// the next one came.
-const reasonReplaced = "replaced"
-
 // lanyard did what no request asked for.
 var lanyard = tokenstore.Actor{Kind: tokenstore.ActorLanyard}
 
@@ -87,6 +83,7 @@ type brought struct {
 	token   tokenstore.Token
 	account tokenstore.Account // zero if it is not known
 	unknown error              // why the account could not be asked for; nil where it was, or can't be
+	scheme  string             // set by save
 }
 
 // whose asks once whose account a credential is of.
@@ -163,6 +160,7 @@ func (h *Handler) save(
 	if h.cfg.Completion && f.RedirectURL != "" {
 		code = random()
 	}
+	b.scheme = in.Provider.Scheme()
 	var replaced brought
 	put := func(c *tokenstore.Connection) error {
 		replaced = brought{}
@@ -174,16 +172,9 @@ func (h *Handler) save(
 		}
 		if c.Staged != nil {
 			replaced = brought{token: c.Staged.Token, account: c.Staged.Account}
-			c.Happened(tokenstore.Event{Type: tokenstore.EventDropped, Actor: by, Reason: reasonReplaced})
-		}
-		scheme := in.Provider.Scheme()
-		if c.Token.AccessToken.IsZero() || code == "" {
-			c.AuthScheme = scheme
+			c.Happened(tokenstore.Event{Type: tokenstore.EventDropped, Actor: by, Reason: tokenstore.ReasonReplaced})
 		}
 		b.giveTo(c, f, code, by, now)
-		if c.Staged != nil { // the live credential keeps its own until then
-			c.Staged.AuthScheme = scheme
-		}
 		return nil
 	}
 	if !f.Reconnect {
@@ -221,13 +212,16 @@ func (b *brought) giveTo(c *tokenstore.Connection, f *tokenstore.Flow, code stri
 	if f.Labels != nil {
 		c.Labels = f.Labels
 	}
-	asked, account := union(c.RequestedScopes, f.Scopes), b.account
+	asked, account := tokenstore.UnionScopes(c.RequestedScopes, f.Scopes), b.account
 	if account.ID == "" { // what is known of it stays known
 		account = c.Account
 	}
+	if code == "" || c.Token.AccessToken.IsZero() { // else the live credential keeps its own until then
+		c.AuthScheme = b.scheme
+	}
 	if code != "" {
 		c.Stage(tokenstore.Staged{
-			Token: b.token, Account: account, RequestedScopes: asked, FlowID: f.ID,
+			Token: b.token, Account: account, AuthScheme: b.scheme, RequestedScopes: asked, FlowID: f.ID,
 			CodeHash: secret.New(code).Hash(), Until: now.Add(tokenstore.CompletionLife),
 		})
 		c.Happened(tokenstore.Event{Type: tokenstore.EventAuthorized, Actor: by})

@@ -211,7 +211,7 @@ func (p *Params) set(name, value string) error {
 		}
 		return bounded(name, value, maxText)
 	case "scopes":
-		p.Scopes = union(strings.Fields(value))
+		p.Scopes = tokenstore.UnionScopes(strings.Fields(value))
 	case "redirect_url":
 		p.RedirectURL = value
 	case "state":
@@ -278,15 +278,4 @@ func parsePairs(what, s string) (map[string]string, error) {
 		return nil, fmt.Errorf("%w: there are more than %d %s", ErrLinkInvalid, maxLabels, what)
 	}
 	return all, nil
-}
-
-// union returns the scopes of all lists, each once, in the order they come.
-func union(lists ...[]string) []string {
-	var all []string
-	for _, s := range slices.Concat(lists...) {
-		if !slices.Contains(all, s) {
-			all = append(all, s)
-		}
-	}
-	return all
 }

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 
 	"go.uber.org/zap"
 
@@ -132,17 +131,12 @@ func (h *Handler) plan(ctx context.Context, p Params) (tokenstore.Flow, Integrat
 		asked = in.Scopes
 	}
 	for _, s := range asked {
-		if len(in.DeclaredScopes) > 0 && !slices.Contains(in.DeclaredScopes, s) || !scopeToken(s) {
+		if len(in.DeclaredScopes) > 0 && !slices.Contains(in.DeclaredScopes, s) || !tokenstore.IsScope(s) {
 			return f, in, &failure{codeInvalidScope, errors.New("link asks for a scope that the provider does not declare")}
 		}
 	}
-	f.Scopes = union(granted, asked)
+	f.Scopes = tokenstore.UnionScopes(granted, asked)
 	return f, in, nil
-}
-
-// scopeToken reports whether s has the form of RFC 6749 section 3.3.
-func scopeToken(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })
 }
 
 // open stores the flow and returns the address at the provider to which it

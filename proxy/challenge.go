@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
 const (
@@ -86,17 +88,11 @@ func (c *call) missing(named []string) []string {
 func (c *call) lacks(scopes []string) []string {
 	var lacks []string
 	for _, scope := range scopes {
-		if isScope(scope) && !slices.Contains(c.grant.Token.Scopes, scope) && !slices.Contains(lacks, scope) && len(lacks) < maxMissing {
+		if tokenstore.IsScope(scope) && len(scope) <= maxScope && !slices.Contains(c.grant.Token.Scopes, scope) && !slices.Contains(lacks, scope) && len(lacks) < maxMissing {
 			lacks = append(lacks, scope)
 		}
 	}
 	return lacks
-}
-
-// isScope reports whether s has the form of a scope (RFC 6749 section 3.3).
-func isScope(s string) bool {
-	return s != "" && len(s) <= maxScope &&
-		strings.IndexFunc(s, func(r rune) bool { return r < '!' || r > '~' || r == '"' || r == '\\' }) < 0
 }
 
 // mayAsk reports whether a scope may be asked for.

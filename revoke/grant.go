@@ -1,9 +1,11 @@
 package revoke
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
@@ -25,8 +27,9 @@ func heldBy(c *tokenstore.Connection) tokenstore.Connection {
 		ID: c.ID, Integration: c.Integration, UserID: c.UserID, Params: maps.Clone(c.Params),
 		AuthScheme: c.AuthScheme, Account: c.Account, Token: issued(c.AuthScheme, c.Token),
 	}
-	if c.Staged != nil {
-		held.Staged = &tokenstore.Staged{Token: issued(c.AuthScheme, c.Staged.Token), Account: c.Staged.Account}
+	if st := c.Staged; st != nil {
+		scheme := cmp.Or(st.AuthScheme, c.AuthScheme)
+		held.Staged = &tokenstore.Staged{Token: issued(scheme, st.Token), Account: st.Account, AuthScheme: scheme}
 	}
 	return held
 }
@@ -46,6 +49,17 @@ func holds(t tokenstore.Token) bool { return !t.AccessToken.IsZero() || !t.Refre
 type credential struct {
 	token   tokenstore.Token
 	account tokenstore.Account
+	scheme  string // empty: the integration's
+}
+
+// byHand reports whether it was made by hand at its provider p, which then has
+// no way to be told of its end.
+func (c credential) byHand(p Provider) bool {
+	switch cmp.Or(c.scheme, p.Scheme()) {
+	case tokenstore.AuthAPIKey, tokenstore.AuthBasic, tokenstore.AuthBearerToken:
+		return true
+	}
+	return false
 }
 
 // credentials returns what c holds: the live credential, and the one that waits
@@ -53,10 +67,10 @@ type credential struct {
 func credentials(c *tokenstore.Connection) []credential {
 	var all []credential
 	if holds(c.Token) {
-		all = append(all, credential{c.Token, c.Account})
+		all = append(all, credential{c.Token, c.Account, c.AuthScheme})
 	}
 	if c.Staged != nil && holds(c.Staged.Token) {
-		all = append(all, credential{c.Staged.Token, c.Staged.Account})
+		all = append(all, credential{c.Staged.Token, c.Staged.Account, cmp.Or(c.Staged.AuthScheme, c.AuthScheme)})
 	}
 	return all
 }
@@ -77,7 +91,8 @@ func sameCredentials(a, b *tokenstore.Connection) bool {
 
 // provider returns who can end what held holds, or why nobody is to be asked.
 func (r *Revoker) provider(held *tokenstore.Connection) (Provider, string) {
-	if len(credentials(held)) == 0 {
+	all := credentials(held)
+	if len(all) == 0 {
 		return nil, ReasonNothing
 	}
 	p, err := r.cfg.Provider(held.Integration, held.Params)
@@ -87,12 +102,7 @@ func (r *Revoker) provider(held *tokenstore.Connection) (Provider, string) {
 	case err != nil:
 		return nil, ReasonParams
 	}
-	scheme := held.AuthScheme
-	if scheme == "" {
-		scheme = p.Scheme()
-	}
-	switch scheme {
-	case tokenstore.AuthAPIKey, tokenstore.AuthBasic, tokenstore.AuthBearerToken:
+	if !slices.ContainsFunc(all, func(c credential) bool { return !c.byHand(p) }) {
 		return nil, ReasonNoEndpoint
 	}
 	return p, ""
@@ -113,6 +123,9 @@ func (r *Revoker) try(ctx context.Context, held *tokenstore.Connection) (spared 
 		return reason, nil
 	}
 	for _, c := range credentials(held) {
+		if c.byHand(p) {
+			continue
+		}
 		if !p.RevokesSingle() {
 			shared, err := r.shared(ctx, held, c.account)
 			if err != nil {

@@ -357,3 +357,35 @@ func TestAnotherUserWithTheSameAccount(t *testing.T) {
 		}
 	}
 }
+
+// TestCredentialsOfTwoSchemes: an integration was given another auth scheme, and
+// a connection holds a credential of each.
+func TestCredentialsOfTwoSchemes(t *testing.T) {
+	stagedBy := func(scheme, refresh string) func(*tokenstore.Connection) {
+		return func(c *tokenstore.Connection) {
+			c.Stage(tokenstore.Staged{
+				Token:      tokenstore.Token{AccessToken: secret.New("at-s"), RefreshToken: secret.New(refresh)},
+				AuthScheme: scheme, Until: time.Now().Add(time.Hour),
+			})
+		}
+	}
+	for _, tt := range []struct {
+		name               string
+		live, staged, want string
+	}{
+		{"a key, then by consent", tokenstore.AuthAPIKey, tokenstore.AuthOAuth2, "at-s+renews"},
+		{"a private key, then by consent", tokenstore.AuthJWTBearer, tokenstore.AuthOAuth2, "at-a at-s+renews"},
+		{"by consent, then a private key", tokenstore.AuthOAuth2, tokenstore.AuthJWTBearer, "at-a at-s"},
+		{"by consent, then a key", tokenstore.AuthOAuth2, tokenstore.AuthAPIKey, "at-a"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t)
+			b.provider.single = true
+			c := b.put(active("a"), scheme(tt.live), stagedBy(tt.staged, "renews"))
+			if out := b.revoke(c.ID); out != done() {
+				t.Errorf("Revoke() = %+v", out)
+			}
+			b.wantLedger(tt.want)
+		})
+	}
+}

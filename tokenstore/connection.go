@@ -37,6 +37,7 @@ const (
 	ReasonUserMismatch       = "user_mismatch"       // completed for another user than the link's
 	ReasonCompletionInvalid  = "completion_invalid"  // too many wrong completion codes
 	ReasonRevoked            = "revoked"             // revoked through the API
+	ReasonReplaced           = "replaced"            // a credential that nobody completed, when the next one came
 	// ReasonIntegrationMissing is never stored: it is said of connections whose
 	// integration is not configured now.
 	ReasonIntegrationMissing = "integration_missing"
