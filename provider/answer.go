@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"iter"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -47,10 +49,23 @@ func decodeBody(body string) map[string]any {
 	return fields
 }
 
-// decodeObject reads one JSON object. Unlike encoding/json it takes names by
-// their exact case, and refuses one that occurs twice: which of two tokens is
-// meant must not be a guess. Numbers stay json.Number.
+// decodeObject reads one JSON object, as decodeJSON does.
 func decodeObject(b []byte) (map[string]any, error) {
+	v, err := decodeJSON(b)
+	if err != nil {
+		return nil, err
+	}
+	fields, ok := v.(map[string]any)
+	if !ok {
+		return nil, errNotObject
+	}
+	return fields, nil
+}
+
+// decodeJSON reads one JSON value. Unlike encoding/json it takes names by their
+// exact case, and refuses one that occurs twice: which of two tokens is meant
+// must not be a guess. Numbers stay json.Number.
+func decodeJSON(b []byte) (any, error) {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.UseNumber()
 	v, err := decodeValue(dec, 0)
@@ -60,11 +75,7 @@ func decodeObject(b []byte) (map[string]any, error) {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errNotObject
 	}
-	fields, ok := v.(map[string]any)
-	if !ok {
-		return nil, errNotObject
-	}
-	return fields, nil
+	return v, nil
 }
 
 func decodeValue(dec *json.Decoder, depth int) (any, error) {
@@ -120,21 +131,53 @@ func (p *Provider) ambiguous(fields map[string]any) bool {
 	if foldedTwice(fields) {
 		return true
 	}
-	for _, path := range p.entry.Answer.Paths {
-		name, rest, _ := strings.Cut(path, ".")
-		below, _ := fields[name].(map[string]any)
-		if fields[path] != nil && lookup(below, rest) != nil {
+	for path := range p.readPaths() {
+		if foldedAlong(fields, path) {
+			return true
+		}
+		if step, rest := cutPath(path); rest != "" && fields[path] != nil && lookup(fields[step], rest) != nil {
 			return true // it stands in two places
 		}
-		inner := fields
-		for name := range strings.SplitSeq(path, ".") {
-			next, ok := inner[name].(map[string]any)
-			if !ok {
-				break
+	}
+	return false
+}
+
+// readPaths returns the paths that are read of a token endpoint's answer.
+func (p *Provider) readPaths() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, path := range p.entry.Answer.Paths {
+			if !yield(path) {
+				return
 			}
-			if inner = next; foldedTwice(inner) {
+		}
+		for path := range p.entry.Answer.Success {
+			if !yield(path) {
+				return
+			}
+		}
+		for _, told := range p.params.declared {
+			if told.from == fromAnswer && !yield(told.path) {
+				return
+			}
+		}
+	}
+}
+
+// foldedAlong reports whether one of the objects that a path leads through is
+// foldedTwice.
+func foldedAlong(v any, path string) bool {
+	for path != "" {
+		var step string
+		step, path = cutPath(path)
+		list, _ := v.([]any)
+		for _, one := range list { // any of which the step may take
+			if fields, ok := one.(map[string]any); ok && foldedTwice(fields) {
 				return true
 			}
+		}
+		v = lookup(v, step)
+		if fields, ok := v.(map[string]any); ok && foldedTwice(fields) {
+			return true
 		}
 	}
 	return false
@@ -168,18 +211,70 @@ func fold(s string) string {
 	}, s)
 }
 
-// lookup returns what stands at a path with dots, nil if nothing does.
-func lookup(fields map[string]any, path string) any {
-	if v, ok := fields[path]; ok {
-		return v
+// cutPath returns the first step of a path, and what follows. A dot in brackets
+// is none between steps.
+func cutPath(path string) (step, rest string) {
+	depth := 0
+	for i, c := range path {
+		switch {
+		case c == '[':
+			depth++
+		case c == ']':
+			depth--
+		case c == '.' && depth <= 0:
+			return path[:i], path[i+1:]
+		}
 	}
-	name, rest, ok := strings.Cut(path, ".")
-	if !ok {
-		return nil
+	return path, ""
+}
+
+// lookup returns what stands at a path (AnswerEntry), nil if nothing does. A name
+// that has dots of its own is found, too.
+func lookup(v any, path string) any {
+	step, rest := cutPath(path)
+	var inner any
+	switch v := v.(type) {
+	case map[string]any:
+		if whole, ok := v[path]; ok {
+			return whole
+		}
+		inner = v[step]
+	case []any:
+		inner = item(v, step)
 	}
-	inner, ok := fields[name].(map[string]any)
-	if !ok {
-		return nil
+	if rest == "" || inner == nil {
+		return inner
 	}
 	return lookup(inner, rest)
+}
+
+// item returns the item of a list that a step takes: by its number, or the first
+// that has a value at a path.
+func item(list []any, step string) any {
+	if test, ok := strings.CutPrefix(step, "["); ok {
+		path, want, _ := strings.Cut(strings.TrimSuffix(test, "]"), "=")
+		for _, one := range list {
+			if text, ok := plainText(lookup(one, path)); ok && text == want {
+				return one
+			}
+		}
+		return nil
+	}
+	if n, err := strconv.ParseUint(step, 10, 31); err == nil && n < uint64(len(list)) {
+		return list[n]
+	}
+	return nil
+}
+
+// plainText returns a text, a number or a truth value as it is written.
+func plainText(v any) (text string, ok bool) {
+	switch v := v.(type) {
+	case string:
+		return v, true
+	case json.Number:
+		return v.String(), true
+	case bool:
+		return strconv.FormatBool(v), true
+	}
+	return "", false
 }

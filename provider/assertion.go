@@ -26,7 +26,8 @@ import (
 )
 
 const (
-	jwtGrant = "urn:ietf:params:oauth:grant-type:jwt-bearer" // RFC 7523 section 2.1
+	jwtGrant            = "urn:ietf:params:oauth:grant-type:jwt-bearer"            // RFC 7523 section 2.1
+	clientAssertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" // RFC 7523 section 2.2
 	// issuedBefore is how much earlier than now an assertion says it was made: a
 	// server whose clock is behind refuses what comes from its future.
 	issuedBefore = 10 * time.Second
@@ -137,43 +138,77 @@ type claims struct {
 
 // assert returns the request for an access token with a fresh assertion that
 // kept, a serviceKey's text, signs.
-func (p *Provider) assert(ctx context.Context, kept secret.String) (url.Values, error) {
+func (p *Provider) assert(ctx context.Context, kept secret.String) (tokenRequest, error) {
 	k, err := readServiceKey(kept.Reveal())
 	if err != nil {
-		return nil, fmt.Errorf("the key that is kept %w", err)
-	}
-	signer, err := readPrivateKey(k.PrivateKey)
-	if err != nil {
-		return nil, fmt.Errorf("the key that is kept %w", err)
+		return tokenRequest{}, fmt.Errorf("the key that is kept %w", err)
 	}
 	j := p.entry.JWT
-	audience := j.Audience
-	if audience == "" {
-		ep, err := p.endpoints(ctx)
-		if err != nil {
-			return nil, err
-		}
-		audience = ep.token
-	}
-	issued := time.Now().Add(failpoint.Clock()).Add(-issuedBefore)
-	c := claims{
-		Issuer: p.issuerOf(k), Subject: p.subjectOf(k), Audience: audience,
-		IssuedAt: issued.Unix(), Expires: issued.Add(p.assertion).Unix(), ID: rand.Text(),
-	}
+	c := claims{Issuer: p.issuerOf(k), Subject: p.subjectOf(k), Audience: j.Audience}
 	form := url.Values{"grant_type": {jwtGrant}}
-	if scope := strings.Join(p.scopes, p.scopeSeparator()); scope != "" {
-		if j.Scope == jwtClaim {
-			c.Scope = scope
-		} else {
+	scope := strings.Join(p.scopes, p.scopeSeparator())
+	switch cmp.Or(j.Scope, jwtParam) {
+	case jwtClaim:
+		c.Scope = scope
+	case jwtParam:
+		if scope != "" {
 			form.Set("scope", scope)
 		}
 	}
-	assertion, err := sign(signer, k.KeyID, c)
+	assertion, err := p.signed(ctx, k, c, p.assertion)
 	if err != nil {
-		return nil, err
+		return tokenRequest{}, err
+	}
+	if j.Carry == jwtBearer {
+		return tokenRequest{bearer: assertion}, nil
 	}
 	form.Set("assertion", assertion)
-	return form, nil
+	return tokenRequest{form: form}, nil
+}
+
+// assertClient returns the assertion by which the client proves itself (RFC
+// 7523 section 2.2).
+func (p *Provider) assertClient(ctx context.Context) (string, error) {
+	k, err := readServiceKey(p.clientSecret.Reveal())
+	if err != nil {
+		return "", fmt.Errorf("the client_secret %w", err)
+	}
+	e := p.entry.ClientAssertion
+	c := claims{Issuer: p.clientID, Subject: p.clientID, Audience: e.Audience}
+	if e.Issuer == assertionRedirectHost {
+		redirect, err := url.Parse(p.redirectURI)
+		if err != nil {
+			return "", errors.New("the redirect URI is no URL, and its host is the assertion's issuer")
+		}
+		c.Issuer = redirect.Hostname()
+	}
+	return p.signed(ctx, k, c, defaultAssertion)
+}
+
+// signed returns an assertion of c that is good from now on for life. The
+// audience is the token endpoint unless c has one.
+func (p *Provider) signed(ctx context.Context, k *serviceKey, c claims, life time.Duration) (string, error) {
+	key, err := readPrivateKey(k.PrivateKey)
+	if err != nil {
+		return "", fmt.Errorf("the key that is kept %w", err)
+	}
+	if c.Audience == "" {
+		ep, err := p.endpoints(ctx)
+		if err != nil {
+			return "", err
+		}
+		c.Audience = ep.token
+	}
+	issued := time.Now().Add(failpoint.Clock()).Add(-issuedBefore)
+	c.IssuedAt, c.Expires, c.ID = issued.Unix(), issued.Add(life).Unix(), rand.Text()
+	return sign(key, k.KeyID, c)
+}
+
+// checkClientKey returns why the client_secret is not what client_auth
+// private_key_jwt signs with, or nil. The error goes on behind its name.
+func checkClientKey(clientSecret secret.String) error {
+	_, err := readServiceKey(clientSecret.Reveal())
+	return err
 }
 
 // issuerOf returns what `iss` says.

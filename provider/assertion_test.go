@@ -230,7 +230,7 @@ func TestAssertionClaims(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newLedger(t, answering(200, "application/json", `{"access_token":"canary-a","refresh_token":"canary-never"}`))
-			p := schemed(t, l.URL, tokenstore.AuthJWTBearer, `,"token_url":"BASE/token","token_params":{"resource":"r"}`+tt.entry)
+			p := schemed(t, l.URL, tokenstore.AuthJWTBearer, `,"token_url":"BASE/token","token":{"params":{"resource":"r"}}`+tt.entry)
 			tok, _, err := p.Credential(t.Context(), given(append([]string{"key", pemOf(t, key)}, tt.given...)...))
 			if err != nil {
 				t.Fatal(err)

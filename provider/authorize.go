@@ -3,8 +3,7 @@ package provider
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
+	"net/url"
 	"strings"
 
 	"golang.org/x/oauth2"
@@ -15,27 +14,38 @@ import (
 // AuthorizeURL returns where the browser is sent for the user's consent (RFC
 // 6749 section 4.1.1), with the S256 challenge of codeVerifier (RFC 7636)
 // unless the catalogue says that the provider breaks on it. Without scopes the
-// parameter is left out. The error is that of discovery.
+// parameter is left out. The error is that of discovery, or wraps ErrParams.
 func (p *Provider) AuthorizeURL(ctx context.Context, state, codeVerifier secret.String, scopes []string) (string, error) {
 	ep, err := p.endpoints(ctx)
 	if err != nil {
 		return "", fmt.Errorf("finding the authorization endpoint: %w", err)
 	}
-	c := oauth2.Config{
-		ClientID: p.clientID, RedirectURL: p.redirectURI,
-		Endpoint: oauth2.Endpoint{AuthURL: ep.authorize},
+	if err := filled(ep.authorize); err != nil {
+		return "", err
 	}
-	var opts []oauth2.AuthCodeOption
-	for _, name := range slices.Sorted(maps.Keys(p.entry.Authorize.Params)) {
-		opts = append(opts, oauth2.SetAuthURLParam(name, p.entry.Authorize.Params[name]))
+	e := &p.entry.Authorize
+	params := url.Values{
+		"response_type": {"code"}, "client_id": {p.clientID}, "redirect_uri": {p.redirectURI}, "state": {state.Reveal()},
+	}
+	for name, value := range e.Params {
+		value = fillText(value, map[string]string{"uuid": newUUID()})
+		if names := textNames(value); len(names) > 0 {
+			return "", fmt.Errorf("%w: parameter %s needs %s", ErrParams, name, names[0])
+		}
+		params.Set(name, value)
 	}
 	if len(scopes) > 0 {
-		opts = append(opts, oauth2.SetAuthURLParam("scope", strings.Join(scopes, p.scopeSeparator())))
+		params.Set("scope", strings.Join(scopes, p.scopeSeparator()))
 	}
-	if p.entry.Authorize.PKCEOff == "" {
-		opts = append(opts, oauth2.S256ChallengeOption(codeVerifier.Reveal()))
+	if e.PKCEOff == "" && !ep.plain {
+		params.Set("code_challenge", oauth2.S256ChallengeFromVerifier(codeVerifier.Reveal()))
+		params.Set("code_challenge_method", "S256")
 	}
-	return c.AuthCodeURL(state.Reveal(), opts...), nil
+	target := withQuery(ep.authorize, renamed(params, e.Rename, e.Drop))
+	if e.Fragment != "" {
+		target += "#" + e.Fragment
+	}
+	return target, nil
 }
 
 func (p *Provider) scopeSeparator() string {

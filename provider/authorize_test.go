@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"net/url"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -81,5 +83,59 @@ func TestAuthorizeURL(t *testing.T) {
 				t.Errorf("AuthorizeURL() is at %s; want %s", u, tt.at)
 			}
 		})
+	}
+}
+
+// Each provider's authorization request, as its documentation shows it.
+func TestAuthorizeDialects(t *testing.T) {
+	const redirect = "https%3A%2F%2Flanyard.example%2Fcallback%2Facme"
+	for _, tt := range []struct{ name, words, want string }{
+		{
+			"WeChat: appid, and a fragment",
+			`{"authorize":{"pkce_off":"x","rename":{"client_id":"appid"},"fragment":"wechat_redirect","scope_separator":","}}`,
+			"BASE/authorize?appid=id&redirect_uri=" + redirect + "&response_type=code&scope=read%2Cwrite&state=s#wechat_redirect",
+		},
+		{
+			"Apollo: a page that reads its fragment", `{"authorize_url":"BASE/#/oauth/authorize","authorize":{"pkce_off":"x"}}`,
+			"BASE/#/oauth/authorize?client_id=id&redirect_uri=" + redirect + "&response_type=code&scope=read+write&state=s",
+		},
+		{
+			"Apollo, with a query there", `{"authorize_url":"BASE/?a=b#/oauth/authorize?c=d","authorize":{"pkce_off":"x"}}`,
+			"BASE/?a=b#/oauth/authorize?c=d&client_id=id&redirect_uri=" + redirect + "&response_type=code&scope=read+write&state=s",
+		},
+		{
+			"Slack, the user", `{"authorize":{"pkce_off":"x","rename":{"scope":"user_scope"},"scope_separator":","}}`,
+			"BASE/authorize?client_id=id&redirect_uri=" + redirect + "&response_type=code&state=s&user_scope=read%2Cwrite",
+		},
+		{
+			"Basecamp: type, no response_type", `{"authorize":{"pkce_off":"x","params":{"type":"web_server"},"drop":["response_type","scope"]}}`,
+			"BASE/authorize?client_id=id&redirect_uri=" + redirect + "&state=s&type=web_server",
+		},
+		{
+			"a parameter of the connection", `{"params":{"tenant":{"default":"acme"}},"authorize":{"pkce_off":"x","params":{"audience":"of {tenant}"},"drop":["scope"]}}`,
+			"BASE/authorize?audience=of+acme&client_id=id&redirect_uri=" + redirect + "&response_type=code&state=s",
+		},
+	} {
+		got, err := wordedProvider(t, base, tt.words, nil).AuthorizeURL(t.Context(), secret.New("s"), secret.New("v"), []string{"read", "write"})
+		if want := strings.ReplaceAll(tt.want, "BASE", base); err != nil || got != want {
+			t.Errorf("%s: AuthorizeURL() = %s, %v\nwant %s", tt.name, got, err, want)
+		}
+	}
+}
+
+// Walmart's nonce: another one each time.
+func TestAuthorizeNonce(t *testing.T) {
+	p := wordedProvider(t, base, `{"authorize":{"params":{"nonce":"n-{uuid}"}}}`, nil)
+	seen := map[string]bool{}
+	for range 2 {
+		got, err := p.AuthorizeURL(t.Context(), secret.New("s"), secret.New("v"), nil)
+		u, perr := url.Parse(got)
+		if err != nil || perr != nil || !regexp.MustCompile(`^n-[0-9a-f-]{36}$`).MatchString(u.Query().Get("nonce")) {
+			t.Fatalf("AuthorizeURL() = %s, %v", got, err)
+		}
+		seen[u.Query().Get("nonce")] = true
+	}
+	if len(seen) != 2 {
+		t.Error("the same nonce twice")
 	}
 }

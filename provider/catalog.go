@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"bytes"
 	"embed"
 	"encoding/json"
 	"fmt"
@@ -9,6 +8,8 @@ import (
 	"slices"
 	"strings"
 )
+
+//go:generate go run ../internal/catalogdoc ..
 
 //go:embed catalog/*.json
 var catalog embed.FS
@@ -41,20 +42,33 @@ func Names() []string {
 	return names
 }
 
-// ParseEntry reads and validates one catalogue file. Its errors name the file
-// and the wrong word; a word the language does not have is an error.
+// ParseEntry reads and validates one catalogue file. Its errors name the file,
+// the line where it is known, the wrong word and the right ones.
 func ParseEntry(file string, b []byte) (Entry, error) {
-	var e Entry
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&e); err != nil {
+	lines, err := readWords(b)
+	if err != nil {
 		return Entry{}, fmt.Errorf("%s: %w", file, err)
 	}
-	if _, err := decodeObject(b); err != nil { // a word given twice, or more after the object
+	var e Entry
+	if err := json.Unmarshal(b, &e); err != nil {
 		return Entry{}, fmt.Errorf("%s: %w", file, err)
 	}
 	if err := e.Validate(); err != nil {
+		if line := lineOf(err, lines); line > 0 {
+			return Entry{}, fmt.Errorf("%s: line %d: %w", file, line, err)
+		}
 		return Entry{}, fmt.Errorf("%s: %w", file, err)
 	}
 	return e, nil
+}
+
+// lineOf returns the line of the word that an error of Validate begins with, or
+// of what it is a part of; zero if it stands nowhere.
+func lineOf(err error, lines map[string]int) int {
+	word, _, _ := strings.Cut(err.Error(), " ")
+	word = strings.TrimSuffix(word, ":")
+	for word != "" && lines[word] == 0 {
+		word = word[:max(strings.LastIndex(word, "."), 0)]
+	}
+	return lines[word]
 }

@@ -1,8 +1,13 @@
 package provider_test
 
 import (
+	"crypto/elliptic"
 	"encoding/json"
+	"fmt"
+	"net/url"
 	"os"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -14,10 +19,13 @@ import (
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
+// fileName is the form of an entry's name, which is its file's.
+var fileName = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+
+// Every entry is whole, and all are of one kind.
 func TestCatalog(t *testing.T) {
-	want := []string{"contextfile", "github", "gitlab", "google", "openweathermap", "sendgrid", "spotify", "stripe"}
-	if diff := cmp.Diff(want, provider.Names()); diff != "" {
-		t.Errorf("Names() (-want +got):\n%s", diff)
+	if n := len(provider.Names()); n < 75 {
+		t.Errorf("the catalogue has %d entries; want 75 at least", n)
 	}
 	for _, name := range provider.Names() {
 		t.Run(name, func(t *testing.T) {
@@ -29,29 +37,15 @@ func TestCatalog(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if !fileName.MatchString(name) {
+				t.Error("an entry's file is named in lower case, with - between words")
+			}
 			found, ok := provider.Lookup(name)
 			if !ok || !cmp.Equal(e, found) {
 				t.Errorf("Lookup() differs from the file: %s", cmp.Diff(e, found))
 			}
-			if e.Title == "" || e.DocsURL == "" {
-				t.Error("title and docs_url are to be given")
-			}
-			if e.DefaultScheme() == tokenstore.AuthOAuth2 && (e.Refresh.Rotation == "" || e.Answer.Life == "" || e.ClientAuth == "") {
-				t.Error("client_auth, refresh.rotation and answer.life are all to be given")
-			}
-			if e.AllowPrivate {
-				t.Error("allow_private has no place in the catalogue")
-			}
-			if len(e.Sources) == 0 && len(e.Unchecked) == 0 {
-				t.Error("neither sources nor unchecked")
-			}
-			if slices.ContainsFunc(e.Scopes, func(s string) bool { return slices.Index(e.Scopes, s) != lastIndex(e.Scopes, s) }) {
-				t.Error("a scope is listed twice")
-			}
-			for scope, text := range e.ScopeTexts {
-				if text == "" || strings.HasSuffix(text, ".") || text != strings.TrimSpace(text) {
-					t.Errorf("scope_texts %q: %q", scope, text)
-				}
+			for _, wrong := range inconsistent(&e) {
+				t.Error(wrong)
 			}
 			again, err := json.Marshal(e)
 			if err != nil {
@@ -61,25 +55,98 @@ func TestCatalog(t *testing.T) {
 				t.Errorf("encoded and read again: %v, %s", err, cmp.Diff(e, e2))
 			}
 			for _, scheme := range e.Schemes() {
-				cfg := provider.Config{Entry: e, Scheme: scheme, RedirectURI: "https://l.example/cb"}
-				if scheme == tokenstore.AuthOAuth2 || scheme == tokenstore.AuthClientCredentials {
-					cfg.ClientID, cfg.ClientSecret = "id", secret.New("s")
-				}
-				if _, err := provider.New(cfg); err != nil {
-					t.Errorf("New(%s) = %v", scheme, err)
-				}
+				newFor(t, e, scheme)
 			}
 		})
 	}
 }
 
-func lastIndex(list []string, s string) int {
-	for i, l := range slices.Backward(list) {
-		if l == s {
-			return i
+// newFor makes a provider of an entry for a scheme, with a client where one is
+// needed and hosts where only the configuration says them.
+func newFor(t *testing.T, e provider.Entry, scheme string) *provider.Provider {
+	t.Helper()
+	cfg := provider.Config{Entry: e, Scheme: scheme, RedirectURI: "https://l.example/cb", Params: map[string]string{}}
+	for name, p := range e.Params {
+		switch {
+		case p.Default != "":
+		case p.Host && len(p.Domains) == 0:
+			cfg.Params[name] = "id.acme.example"
+		case p.Fixed && len(p.Domains) > 0:
+			cfg.Params[name] = strings.Replace(p.Domains[0], "*", "acme", 1)
+		case p.Fixed: // Amazon's, the only one that is no host
+			cfg.Params[name] = "amzn1.sp.solution.1"
 		}
 	}
-	return -1
+	p, err := provider.New(cfg)
+	if err != nil && strings.Contains(err.Error(), "client_id is missing") {
+		cfg.ClientID = "id"
+		p, err = provider.New(cfg)
+	}
+	if err != nil && strings.Contains(err.Error(), "client_secret") {
+		cfg.ClientSecret = secret.New("s")
+		if e.ClientAuth == provider.AuthPrivateKeyJWT {
+			cfg.ClientSecret = secret.New(pemOf(t, keyOn(t, elliptic.P256())))
+		}
+		p, err = provider.New(cfg)
+	}
+	if err != nil {
+		t.Fatalf("New(%s) = %v", scheme, err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// inconsistent says what of an entry is not as it is in all of them.
+func inconsistent(e *provider.Entry) (wrong []string) {
+	say := func(bad bool, format string, args ...any) {
+		if bad {
+			wrong = append(wrong, fmt.Sprintf(format, args...))
+		}
+	}
+	oauth := slices.Contains(e.Schemes(), tokenstore.AuthOAuth2)
+	noted := func(word string) bool {
+		return slices.ContainsFunc(slices.Concat(e.Unchecked, e.Notes), func(line string) bool { return strings.Contains(strings.ToLower(line), word) })
+	}
+	say(e.Schema != "../entry.schema.json", "$schema is to be ../entry.schema.json")
+	say(e.Title == "", "title is to be given")
+	say(e.DocsURL == "", "docs_url is to be given")
+	say(len(e.Sources) == 0 && len(e.Unchecked) == 0, "neither sources nor unchecked")
+	say(oauth && e.ClientAuth == "" && e.Issuer == "", "client_auth is to be given")
+	say(oauth && e.Refresh.Rotation == "" && !noted("no refresh tokens"), "refresh.rotation is to be given, or notes to say that there are no refresh tokens")
+	say(oauth && e.Answer.Life == "" && !noted("answer.life"), "answer.life is to be given, or unchecked to say why not")
+	say(e.AllowPrivate, "allow_private has no place in the catalogue")
+	say(e.Account.URL == "" && !noted("account"), "account is missing, and neither notes nor unchecked say why")
+	say(e.Authorize.PKCEOff != "" && len(strings.Fields(e.Authorize.PKCEOff)) < 2, "authorize.pkce_off is to say why")
+	for i, s := range e.Scopes {
+		say(slices.Index(e.Scopes, s) != i, "the scope %s is listed twice", s)
+	}
+	for scope, text := range e.ScopeTexts {
+		say(text == "" || strings.HasSuffix(text, ".") || text != strings.TrimSpace(text), "scope_texts %q: %q", scope, text)
+	}
+	for name, p := range e.Params {
+		say(p.Title == "", "params.%s.title is to be given", name)
+	}
+	for _, source := range e.Sources {
+		u, err := url.Parse(source)
+		say(err != nil || u.Scheme != "https" || u.Host == "", "sources %q is not an https URL", source)
+	}
+	words := wordsOf(reflect.TypeOf(*e))
+	for _, line := range e.Unchecked {
+		word, _, named := strings.Cut(line, ":")
+		first, _, _ := strings.Cut(word, ".")
+		say(!named || !slices.Contains(words, first), "unchecked %q is to begin with the word that is meant, and a colon", line)
+	}
+	return wrong
+}
+
+// wordsOf returns the words of a part of the language.
+func wordsOf(t reflect.Type) []string {
+	var words []string
+	for _, f := range reflect.VisibleFields(t) {
+		word, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		words = append(words, word)
+	}
+	return words
 }
 
 // The facts that the job depends on, provider by provider.
@@ -107,7 +174,7 @@ func TestCatalogFacts(t *testing.T) {
 			API: p.API().String(), Hosts: p.Hosts(), Grace: p.Grace(), Single: p.RevokesSingle(),
 			Private: len(p.PrivateHosts()) > 0, Title: p.Title(),
 		}
-		got.Header, got.Prefix, _ = p.Inject()
+		got.Header, got.Prefix = p.Inject().Header, p.Inject().Prefix
 		if name == "google" {
 			if !slices.Contains(got.Hosts, "gmail.googleapis.com") {
 				t.Error("google lacks gmail.googleapis.com")
@@ -148,9 +215,8 @@ func TestCatalogKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(p.Close)
-		header, prefix, query := p.Inject()
-		if header != want.header || prefix != want.prefix || query != want.query {
-			t.Errorf("%s: Inject() = %q %q %q", name, header, prefix, query)
+		if in := p.Inject(); in.Header != want.header || in.Prefix != want.prefix || in.Query != want.query {
+			t.Errorf("%s: Inject() = %+v", name, in)
 		}
 		if want.bad == "" {
 			continue
@@ -179,12 +245,12 @@ func TestParseEntryErrors(t *testing.T) {
 		`,"revok_url":"x"}`:                             `revok_url`,
 		`,"revoke":{"metod":"DELETE"}}`:                 `metod`,
 		`,"scopes":"read"}`:                             `scopes`,
-		`,"hosts":["a.example"],"hosts":["b.example"]}`: `unique`,
+		`,"hosts":["a.example"],"hosts":["b.example"]}`: `hosts is given twice, first on line 1`,
 		`}{}`:                                                            `one JSON object`,
-		`,"client_auth":"basci"}`:                                        `client_auth "basci" is not one of basic, basic_raw, post, none`,
-		`,"client_auth":"omit"}`:                                         `not one of basic, basic_raw, post, none`,
+		`,"client_auth":"basci"}`:                                        `client_auth "basci" is not one of basic, basic_raw, basic_secret, post, private_key_jwt, none`,
+		`,"client_auth":"omit"}`:                                         `not one of basic, basic_raw, basic_secret, post, private_key_jwt, none`,
 		`,"revoke":{"body":"xml"}}`:                                      `revoke.body "xml" is not one of form, json`,
-		`,"revoke":{"method":"GET"}}`:                                    `revoke.method "GET" is not one of POST, DELETE`,
+		`,"revoke":{"method":"PUT"}}`:                                    `revoke.method "PUT" is not one of POST, DELETE, GET`,
 		`,"revoke":{"token":"both"}}`:                                    `revoke.token "both"`,
 		`,"refresh":{"rotation":"always"}}`:                              `single_use, grace, none`,
 		`,"refresh":{"life":"never"}}`:                                   `refresh.life "never"`,
@@ -194,7 +260,7 @@ func TestParseEntryErrors(t *testing.T) {
 		`,"answer":{"paths":{"token":"x"}}}`:                             `answer.paths "token" is not one of access_token`,
 		`,"scopes":["a b"]}`:                                             `scopes "a b"`,
 		`,"scopes":["a"],"scope_texts":{"b":"B"}}`:                       `scope_texts "b" is not one of scopes`,
-		`,"errors":{"dead":["Bad Token"]}}`:                              `errors "Bad Token"`,
+		`,"errors":{"dead":["Bad Token"]}}`:                              `errors.dead "Bad Token"`,
 		`,"authorize":{"params":{"state":"x"}}}`:                         `authorize.params "state" is set by Lanyard`,
 		`,"revoke_url":"http://a.example/r"}`:                            `revoke_url "http://a.example/r" must be https`,
 		`,"revoke_url":"/r"}`:                                            `must be an absolute https URL`,

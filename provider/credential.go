@@ -74,8 +74,8 @@ func (p *Provider) Credential(ctx context.Context, given map[string]secret.Strin
 	if err != nil {
 		return tokenstore.Token{}, tokenstore.Account{}, err
 	}
-	account, err := p.Account(ctx, t)
-	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+	account, err := p.Account(ctx, &t)
+	if err != nil && (!errors.Is(err, errors.ErrUnsupported) || errors.Is(err, tokenstore.ErrAccountNeeded)) {
 		return tokenstore.Token{}, tokenstore.Account{}, err
 	}
 	return t, account, nil
@@ -94,6 +94,11 @@ func (p *Provider) first(ctx context.Context, t tokenstore.Token, account tokens
 		return tokenstore.Token{}, tokenstore.Account{}, err
 	}
 	t.Generation = 0
+	if _, open := p.With(&t); open != nil { // the account tells where the API is
+		if account, err = p.Account(ctx, &t); err != nil {
+			return tokenstore.Token{}, tokenstore.Account{}, err
+		}
+	}
 	return t, account, nil
 }
 

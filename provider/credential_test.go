@@ -146,7 +146,7 @@ func TestAccountRedirect(t *testing.T) {
 		http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
 	})
 	p := schemed(t, l.URL, tokenstore.AuthBearerToken, `,"account":{"url":"BASE/me","id":"id"}`)
-	_, err := p.Account(t.Context(), tokenstore.Token{AccessToken: secret.New("canary-t")})
+	_, err := p.Account(t.Context(), &tokenstore.Token{AccessToken: secret.New("canary-t")})
 	noSecrets(t, err)
 	if err == nil || len(other.all()) != 0 {
 		t.Errorf("Account() = %v after %d requests elsewhere", err, len(other.all()))
@@ -157,11 +157,11 @@ func TestAccountScopes(t *testing.T) {
 	l := newLedger(t, answering(http.StatusOK, "application/json", `{"id":"ada"}`))
 	p := schemed(t, l.URL, tokenstore.AuthOAuth2, `,"authorize_url":"BASE/a","token_url":"BASE/t","account":{"url":"BASE/me","id":"id","scopes":["read","profile"]}`)
 	tok := tokenstore.Token{AccessToken: secret.New("canary-t"), Scopes: []string{"write"}}
-	if _, err := p.Account(t.Context(), tok); !errors.Is(err, errors.ErrUnsupported) || len(l.all()) != 0 {
+	if _, err := p.Account(t.Context(), &tok); !errors.Is(err, errors.ErrUnsupported) || len(l.all()) != 0 {
 		t.Errorf("Account() = %v", err)
 	}
 	tok.Scopes = append(tok.Scopes, "profile")
-	if a, err := p.Account(t.Context(), tok); err != nil || a.ID != "ada" {
+	if a, err := p.Account(t.Context(), &tok); err != nil || a.ID != "ada" {
 		t.Errorf("Account() = %v, %v", a, err)
 	}
 }
@@ -189,7 +189,7 @@ func TestCredentialWithParams(t *testing.T) {
 	if _, _, err := p.Credential(t.Context(), given("api_key", "canary-k")); !errors.Is(err, provider.ErrParams) {
 		t.Errorf("Credential() = %v; want ErrParams", err)
 	}
-	if _, err := p.Account(t.Context(), tokenstore.Token{}); !errors.Is(err, provider.ErrParams) {
+	if _, err := p.Account(t.Context(), &tokenstore.Token{}); !errors.Is(err, provider.ErrParams) {
 		t.Errorf("Account() = %v; want ErrParams", err)
 	}
 	want := tokenstore.Field{Name: "shop", Title: "Shop", Pattern: `^[a-z0-9][a-z0-9-]{0,62}$`}
@@ -218,7 +218,7 @@ func TestForbiddenIsNoDeadToken(t *testing.T) {
 	defer s.Close()
 	p := schemed(t, s.URL, tokenstore.AuthOAuth2,
 		`,"authorize_url":"BASE/a","token_url":"BASE/t","account":{"url":"BASE/user","id":"id"}`)
-	_, err := p.Account(t.Context(), tokenstore.Token{AccessToken: secret.New("canary-t")})
+	_, err := p.Account(t.Context(), &tokenstore.Token{AccessToken: secret.New("canary-t")})
 	if err == nil || errors.Is(err, tokenstore.ErrCredentialRefused) {
 		t.Errorf("Account() = %v; an import would take that for a dead token and erase it", err)
 	}

@@ -49,7 +49,7 @@ func (p *Provider) Device(ctx context.Context, scopes []string) (tokenstore.Devi
 		form.Set("scope", strings.Join(scopes, p.scopeSeparator()))
 	}
 	// Section 3.1: the client authenticates as at the token endpoint.
-	a, err := p.send(ctx, request{method: http.MethodPost, url: ep.device, clientAuth: ep.clientAuth, form: form})
+	a, err := p.send(ctx, request{method: http.MethodPost, url: ep.device, clientAuth: ep.clientAuth, form: form, rename: p.clientNames()})
 	if err != nil {
 		return tokenstore.Device{}, fmt.Errorf("device authorization: %w", err)
 	}
@@ -112,7 +112,7 @@ func (p *Provider) leadsPeople(rawURL string) bool {
 // errors are those of Exchange.
 func (p *Provider) PollDevice(ctx context.Context, code secret.String) (tokenstore.Answer, error) {
 	form := url.Values{"grant_type": {deviceGrant}, "device_code": {code.Reveal()}, "client_id": {p.clientID}}
-	a, err := p.askToken(ctx, form)
+	a, err := p.askToken(ctx, tokenRequest{form: form})
 	if err != nil {
 		return tokenstore.Answer{}, fmt.Errorf("device token: %w", err)
 	}

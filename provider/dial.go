@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"syscall"
 	"time"
+
+	"github.com/lanyard-proxy/lanyard/internal/failpoint"
 )
 
 // ErrAddressBlocked is returned for a connection to an address that a provider
@@ -86,7 +88,7 @@ func checkAddr(addr netip.Addr, allowPrivate bool) error {
 // errors wrap ErrAddressBlocked.
 func DialContext(allowPrivate bool) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	d := &net.Dialer{Timeout: dialTimeout, Control: DialControl(allowPrivate)}
-	return d.DialContext
+	return failpoint.Dial(d.DialContext)
 }
 
 // DialControl returns the check of DialContext, for another net.Dialer: it is

@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -80,6 +81,7 @@ func (p *Provider) refusal(a *tokenstore.Answer, prev *tokenstore.Token, code st
 	e := &tokenstore.RefusalError{
 		Kind: tokenstore.RefusedForNow, Status: a.Status, RetryAfter: retryAfter(a), Code: p.safeCode(code, prev),
 	}
+	code = strings.ToLower(code) // HubSpot's are in upper case
 	switch {
 	case a.Status < http.StatusBadRequest && a.Status >= http.StatusMultipleChoices:
 		e.Code = codeRedirect
@@ -102,18 +104,80 @@ func (p *Provider) refusal(a *tokenstore.Answer, prev *tokenstore.Token, code st
 	return e
 }
 
+// codeOf returns the code of an answer's error, from where the entry says that
+// it stands, else from `error`. Empty if there is no readable one.
+func (p *Provider) codeOf(fields map[string]any) string {
+	for _, v := range []any{p.field(fields, "error"), fields["error"]} {
+		switch v := v.(type) {
+		case string:
+			if v != "" {
+				return v
+			}
+		case json.Number:
+			if isError(v) {
+				return v.String()
+			}
+		}
+	}
+	return ""
+}
+
+// failed reports whether a token endpoint's answer says that it is an error,
+// under whatever status.
+func (p *Provider) failed(fields map[string]any) bool {
+	if isError(fields["error"]) {
+		return true
+	}
+	if len(p.entry.Answer.Success) == 0 {
+		return isError(p.field(fields, "error"))
+	}
+	for path, want := range p.entry.Answer.Success {
+		if text, _ := plainText(lookup(fields, path)); text != want {
+			return true
+		}
+	}
+	return false
+}
+
+// denies reports whether an answer of another endpoint says that it is an error,
+// in the words of the token endpoint. Not all of them say when it is none.
+func (p *Provider) denies(fields map[string]any) bool {
+	for path, want := range p.entry.Answer.Success {
+		if text, ok := plainText(lookup(fields, path)); ok && text != want {
+			return true
+		}
+	}
+	return false
+}
+
+// isError reports whether v, the `error` of an answer, says that there is one.
+func isError(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return false
+	case bool:
+		return v
+	case string:
+		return v != ""
+	case json.Number:
+		return v != "0"
+	}
+	return true
+}
+
 // safeCode returns code if it may stand in a log: it has the form of a code,
 // and is not an echo of something secret.
 func (p *Provider) safeCode(code string, prev *tokenstore.Token) string {
-	if !errorCode.MatchString(strings.ToLower(code)) {
+	code = strings.ToLower(code)
+	if !errorCode.MatchString(code) {
 		return codeUnrecognized
 	}
 	for _, s := range []string{p.clientSecret.Reveal(), prev.AccessToken.Reveal(), prev.RefreshToken.Reveal()} {
-		if s != "" && strings.Contains(code, s) {
+		if s != "" && strings.Contains(code, strings.ToLower(s)) {
 			return codeUnrecognized
 		}
 	}
-	return strings.ToLower(code)
+	return code
 }
 
 // retryAfter reads the header Retry-After (RFC 9110 section 10.2.3): seconds,

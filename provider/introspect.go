@@ -16,6 +16,10 @@ import (
 func (p *Provider) Introspect(ctx context.Context, t tokenstore.Token) (active bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, RequestLimit)
 	defer cancel()
+	p, err = p.told(t.Metadata)
+	if err != nil {
+		return false, fmt.Errorf("introspecting: %w: %w", tokenstore.ErrNotSent, err)
+	}
 	ep, err := p.endpoints(ctx)
 	if err != nil {
 		return false, fmt.Errorf("introspecting: %w: %w", tokenstore.ErrNotSent, err)
@@ -25,7 +29,7 @@ func (p *Provider) Introspect(ctx context.Context, t tokenstore.Token) (active b
 	}
 	a, err := p.send(ctx, request{
 		method: http.MethodPost, url: ep.introspect, clientAuth: ep.clientAuth,
-		form: url.Values{"token": {t.AccessToken.Reveal()}, "token_type_hint": {"access_token"}},
+		form: url.Values{"token": {t.AccessToken.Reveal()}, "token_type_hint": {"access_token"}}, rename: p.clientNames(),
 	})
 	if err != nil {
 		return false, fmt.Errorf("introspecting: %w", err)

@@ -108,7 +108,7 @@ func oldToken() tokenstore.Token {
 }
 
 func exchange(ctx context.Context, p *provider.Provider) (tokenstore.Answer, error) {
-	return p.Exchange(ctx, secret.New(theCode), secret.New(theVerifier))
+	return p.Exchange(ctx, secret.New(theCode), secret.New(theVerifier), nil)
 }
 
 // noSecrets fails if err tells a secret.

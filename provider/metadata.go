@@ -23,9 +23,10 @@ const (
 // metadata is what is read of an authorization server's metadata (RFC 8414
 // section 2, OpenID Connect Discovery 1.0 section 3).
 type metadata struct {
-	authorize, token, revoke, introspect, device string
+	authorize, token, revoke, introspect, device, userinfo string
 
 	authMethods []string // nil: not told
+	plain       bool     // S256 is not among the methods that are told (RFC 7636 section 4.2)
 	issRequired bool     // RFC 9207 section 3
 }
 
@@ -177,10 +178,8 @@ func (d *discovery) parse(b []byte) (*metadata, error) {
 	if err != nil {
 		return nil, err
 	}
-	// RFC 8414 section 3.3: "The issuer value returned MUST be identical to
-	// the authorization server's issuer identifier value".
-	if doc["issuer"] != d.entry.Issuer {
-		return nil, errors.New("it names another issuer")
+	if err := sameIssuer(doc["issuer"], d.entry.Issuer); err != nil {
+		return nil, err
 	}
 	md := &metadata{}
 	for _, f := range []struct {
@@ -193,6 +192,7 @@ func (d *discovery) parse(b []byte) (*metadata, error) {
 		{"revocation_endpoint", d.entry.RevokeURL, false, &md.revoke},
 		{"introspection_endpoint", d.entry.IntrospectURL, false, &md.introspect},
 		{"device_authorization_endpoint", d.entry.DeviceURL, false, &md.device}, // RFC 8628 section 4
+		{"userinfo_endpoint", d.entry.Account.URL, false, &md.userinfo},
 	} {
 		value, _ := doc[f.name].(string)
 		if f.byHand != "" || value == "" && !f.required {
@@ -207,27 +207,61 @@ func (d *discovery) parse(b []byte) (*metadata, error) {
 		return nil, fmt.Errorf("authorization_endpoint %w", err)
 	}
 	md.issRequired, _ = doc["authorization_response_iss_parameter_supported"].(bool)
-	if list, ok := doc["token_endpoint_auth_methods_supported"].([]any); ok {
-		md.authMethods = []string{}
-		for _, m := range list {
-			if m, ok := m.(string); ok {
-				md.authMethods = append(md.authMethods, m)
-			}
-		}
-	}
+	md.authMethods = listOf(doc["token_endpoint_auth_methods_supported"])
+	// None told is no answer: many take a challenge and don't say so.
+	methods := listOf(doc["code_challenge_methods_supported"])
+	md.plain = len(methods) > 0 && !slices.Contains(methods, "S256")
 	return md, nil
 }
 
-// clientAuthOf chooses among the methods that a token endpoint takes. None
-// told means client_secret_basic (RFC 8414 section 2).
-func clientAuthOf(methods []string) (string, error) {
+// listOf returns the texts in a list; nil if v is none.
+func listOf(v any) []string {
+	list, ok := v.([]any)
+	if !ok {
+		return nil
+	}
+	texts := []string{}
+	for _, item := range list {
+		if text, ok := item.(string); ok {
+			texts = append(texts, text)
+		}
+	}
+	return texts
+}
+
+// sameIssuer refuses a document of another issuer. RFC 8414 section 3.3: "The
+// issuer value returned MUST be identical to the authorization server's issuer
+// identifier value".
+func sameIssuer(told any, issuer string) error {
+	name, _ := told.(string)
 	switch {
+	case name == issuer:
+		return nil
+	case strings.Contains(name, "{tenantid}"):
+		return fmt.Errorf("it is for all tenants, and names the issuer of none (%q): put the tenant's ID into issuer", name)
+	case strings.TrimSuffix(name, "/") == strings.TrimSuffix(issuer, "/"):
+		return fmt.Errorf("it names the issuer %q: write it just so, with or without the slash at its end", name)
+	}
+	return errors.New("it names another issuer")
+}
+
+// clientAuthOf chooses among the methods that a token endpoint takes. None
+// told means client_secret_basic (RFC 8414 section 2). A client whose secret is a
+// private key signs with it, and never sends it.
+func clientAuthOf(methods []string, signs bool) (string, error) {
+	switch {
+	case signs && slices.Contains(methods, "private_key_jwt"):
+		return AuthPrivateKeyJWT, nil
+	case signs:
+		return "", errors.New("discovery: client_secret is a private key, and the provider does not take private_key_jwt")
 	case methods == nil, slices.Contains(methods, "client_secret_basic"):
 		return AuthBasic, nil
 	case slices.Contains(methods, "client_secret_post"):
 		return AuthPost, nil
 	case slices.Contains(methods, "none"):
 		return AuthNone, nil
+	case slices.Contains(methods, "private_key_jwt"):
+		return "", errors.New("discovery: the provider takes private_key_jwt only: client_secret has to be the client's private key, PEM")
 	}
-	return "", errors.New("discovery: the provider takes none of client_secret_basic, client_secret_post and none; say client_auth if one of them works")
+	return "", errors.New("discovery: the provider takes none of client_secret_basic, client_secret_post, private_key_jwt and none; say client_auth if one of them works")
 }

@@ -5,14 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/url"
 	"regexp"
 	"slices"
-	"sync/atomic"
+	"strings"
+	"unicode"
+
+	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
-// ErrParams is wrapped by the errors of For: a connection parameter is missing,
-// unknown, or not of its form. Their texts name the parameter and its form,
+// ErrParams is wrapped by the errors of For, With and Callback: a connection
+// parameter is missing, unknown, or not of its form. Their texts name the parameter and its form,
 // never the value, and may be shown.
 var ErrParams = errors.New("connection parameter is not valid")
 
@@ -20,10 +22,13 @@ const (
 	maxParams = 8
 	// defaultPattern is the form of a value whose parameter declares none.
 	defaultPattern = `^[a-z0-9][a-z0-9-]{0,62}$`
-	// probe stands for any value while a template is judged.
-	probe = "x"
-	// apiPlace is where api_url stands in Entry.places.
-	apiPlace = 4
+	// probe stands for any value while a template is judged, probeHost for any
+	// whole host.
+	probe     = "x"
+	probeHost = "x.example.com"
+	// maxTold is the longest value that is kept of what a provider tells, in
+	// bytes.
+	maxTold = 1 << 10
 )
 
 var (
@@ -35,43 +40,144 @@ var (
 	// hostValue bounds a value that stands in a host: a DNS label (RFC 1123
 	// section 2.1), without dots.
 	hostValue = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	// wholeHost bounds a value that is a host: two labels or more, in ASCII, of
+	// which the last makes it no address.
+	wholeHost = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+	// reserved are names that mean something else in braces or beside parameters.
+	reserved = []string{"client_id", "client_secret", "scope", "token", "uuid"}
 )
 
 // ParamEntry declares a connection parameter: what has to be known of an
-// account before its URLs are, such as a shop's subdomain. `{name}` is its
-// place in them.
+// account before its URLs are, such as a shop's subdomain, or what is kept of
+// what the provider tells of it. `{name}` is its place in them.
 type ParamEntry struct {
 	// What it is, for people. Default: its name.
 	Title string `json:"title,omitempty"`
 	// The whole value's form, a regular expression (Go's). Beyond it a value is
 	// at most 63 bytes of a-z A-Z 0-9 . _ -, and where it stands in a host one
-	// DNS label. Default: `^[a-z0-9][a-z0-9-]{0,62}$`.
+	// DNS label; one that the provider tells and no URL has, any text of a line.
+	// Default: `^[a-z0-9][a-z0-9-]{0,62}$`, and of what the provider tells: any.
 	Pattern string `json:"pattern,omitempty"`
+	// The value where none is given.
+	Default string `json:"default,omitempty"`
+	// Who tells it: `answer.PATH`, the token endpoint's answer;
+	// `callback.NAME`, a parameter of the authorization response; `account.PATH`,
+	// the answer to the account request. Default: whoever connects the account.
+	From string `json:"from,omitempty"`
+	// It is a whole host name, or a URL of which the host is taken: one of these,
+	// or for `*.NAME` one below. It stands in the place of a whole host.
+	Domains []string `json:"domains,omitempty"`
+	// It is a whole host name, as with domains, and only the configuration of an
+	// integration can give it, if none of domains has it.
+	Host bool `json:"host,omitempty"`
+	// Only the configuration of an integration can give it, and nobody is asked:
+	// where a client is registered with one customer of the provider, it alone may
+	// see the client's secret.
+	Fixed bool `json:"fixed,omitempty"`
 }
+
+// Where values come from (`from`).
+const (
+	fromAnswer   = "answer"
+	fromCallback = "callback"
+	fromAccount  = "account"
+)
 
 // param is a declared parameter.
 type param struct {
-	form    *regexp.Regexp
-	pattern string // for people
-	host    bool   // it stands in a host
+	form         *regexp.Regexp // nil: any
+	pattern      string         // for people
+	host         bool           // it stands in a label of a host
+	whole        bool           // it is a host
+	inURL        bool           // it stands in a URL
+	inText       bool           // it stands in a header or a parameter
+	from, path   string         // who tells it, and where; empty: who connects
+	defaultValue string
+	domains      []string // of a whole host
+	operator     bool     // the configuration can give a host beyond them
+	fixed        bool     // nobody else can give it
+}
+
+// asked reports whether people are asked for the parameter.
+func (pm *param) asked() bool {
+	return pm.from == "" && !pm.fixed && !(pm.operator && len(pm.domains) == 0)
+}
+
+// read returns value as it stands in its places. Its errors go on behind the
+// parameter's name and do not repeat the value.
+func (pm *param) read(value string, byOperator bool) (string, error) {
+	switch {
+	case pm.whole:
+		return pm.readHost(value, byOperator)
+	case pm.from != "" && !pm.inURL:
+		if value == "" || len(value) > maxTold || strings.IndexFunc(value, func(r rune) bool { return !unicode.IsPrint(r) || pm.inText && r > '~' }) >= 0 {
+			return "", errors.New("is not one line of text")
+		}
+	case !pathValue.MatchString(value) || value == "." || value == "..":
+		return "", fmt.Errorf("is not of the form %s", pm.pattern)
+	}
+	if pm.form != nil && !pm.form.MatchString(value) {
+		return "", fmt.Errorf("is not of the form %s", pm.pattern)
+	}
+	if pm.host && !hostValue.MatchString(value) {
+		return "", errors.New("is not one label of a host name in lower case")
+	}
+	return value, nil
+}
+
+// readHost returns the host that value is, or of which it is the URL. Only the
+// operator may name one outside domains: the client's secret goes there.
+func (pm *param) readHost(value string, byOperator bool) (string, error) {
+	if rest, ok := strings.CutPrefix(value, "https://"); ok {
+		value = strings.TrimSuffix(rest, "/")
+	}
+	// What is not ASCII is refused before it is lowered: U+212A would become a k.
+	if len(value) > 253 || !wholeHost.MatchString(value) {
+		return "", errors.New("is not a host name, nor an https URL of nothing else")
+	}
+	value = strings.ToLower(value)
+	in := func(domain string) bool {
+		if below, ok := strings.CutPrefix(domain, "*"); ok {
+			return strings.HasSuffix(value, below)
+		}
+		return value == domain
+	}
+	if byOperator && pm.operator || value == pm.defaultValue || slices.ContainsFunc(pm.domains, in) {
+		return value, nil
+	}
+	return "", fmt.Errorf("is not one of the provider's hosts: %s", strings.Join(pm.hosts(), ", "))
+}
+
+// hosts returns the hosts that a whole host may be, for people.
+func (pm *param) hosts() []string {
+	if pm.defaultValue == "" || slices.Contains(pm.domains, pm.defaultValue) {
+		return pm.domains
+	}
+	return append([]string{pm.defaultValue}, pm.domains...)
+}
+
+// probe returns a value that stands for any while the entry is judged.
+func (pm *param) probe() string {
+	switch {
+	case !pm.whole:
+		return probe
+	case pm.defaultValue != "":
+		return pm.defaultValue
+	case len(pm.domains) > 0:
+		return strings.Replace(pm.domains[0], "*", probe, 1)
+	}
+	return probeHost
 }
 
 // params are what an entry's parameters may be, and where they go.
 type params struct {
 	declared map[string]*param
 	urls     []template // in the order of Entry.places
+	api      *template
 }
 
-// places returns what of an entry may hold parameters, and which of it are
-// hosts without a scheme.
-func (e *Entry) places() (words []string, at []*string) {
-	words = []string{"authorize_url", "token_url", "revoke_url", "introspect_url", "api_url", "device_url", "account.url"}
-	at = []*string{&e.AuthorizeURL, &e.TokenURL, &e.RevokeURL, &e.IntrospectURL, &e.APIURL, &e.DeviceURL, &e.Account.URL}
-	for i := range e.Hosts {
-		words, at = append(words, "hosts"), append(at, &e.Hosts[i])
-	}
-	return words, at
-}
+// names returns the declared names, sorted.
+func (ps *params) names() []string { return slices.Sorted(maps.Keys(ps.declared)) }
 
 // parseParams reads an entry's parameters and finds their places.
 func (e *Entry) parseParams() (*params, error) {
@@ -80,139 +186,98 @@ func (e *Entry) parseParams() (*params, error) {
 		return nil, fmt.Errorf("params: there are more than %d", maxParams)
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Params)) {
-		if !paramName.MatchString(name) || "{"+name+"}" == clientIDVar {
-			return nil, fmt.Errorf("params %q is not a name of a-z, 0-9 and _ that begins with a letter, or is client_id", name)
+		if !paramName.MatchString(name) || slices.Contains(reserved, name) {
+			return nil, fmt.Errorf("params %q is not a name of a-z, 0-9 and _ that begins with a letter, or is one of %s", name, strings.Join(reserved, ", "))
 		}
-		pattern := e.Params[name].Pattern
-		if pattern == "" {
-			pattern = defaultPattern
-		}
-		form, err := wholePattern(pattern)
+		pm, err := parseParam(e.Params[name])
 		if err != nil {
-			return nil, fmt.Errorf("params %s: the pattern %w", name, err)
+			return nil, fmt.Errorf("params.%s%w", name, err)
 		}
-		ps.declared[name] = &param{form: form, pattern: pattern}
+		ps.declared[name] = pm
 	}
-	used := map[string]bool{}
-	words, at := e.places()
-	for i, text := range at {
-		t, err := parseTemplate(*text)
-		if err != nil {
-			return nil, fmt.Errorf("%s %q %w", words[i], *text, err)
+	for _, place := range e.places() {
+		if err := ps.findIn(place); err != nil {
+			return nil, err
 		}
-		for _, in := range t.places() {
-			p := ps.declared[in.param]
-			if p == nil {
-				return nil, fmt.Errorf("%s %q has {%s}, which is none of its params", words[i], *text, in.param)
-			}
-			used[in.param] = true
-			p.host = p.host || in.host
-			if in.host && e.AllowPrivate {
-				return nil, fmt.Errorf("%s %q: allow_private does not go with a parameter in a host", words[i], *text)
-			}
-		}
-		ps.urls = append(ps.urls, t)
 	}
-	for _, name := range slices.Sorted(maps.Keys(e.Params)) {
-		if !used[name] {
-			return nil, fmt.Errorf("params %s has no place: write {%s} into a URL", name, name)
+	for _, place := range e.texts() {
+		if err := ps.findInText(place); err != nil {
+			return nil, err
+		}
+	}
+	if err := ps.findInAudience(e); err != nil {
+		return nil, err
+	}
+	for _, name := range ps.names() {
+		pm := ps.declared[name]
+		if pm.from == "" && !pm.inURL && !pm.inText {
+			return nil, fmt.Errorf("params.%s has no place: write {%s} into a URL, a header or a parameter", name, name)
+		}
+		if pm.from != "" && e.Params[name].Pattern == "" {
+			pm.form, pm.pattern = nil, "of a-z A-Z 0-9 . _ -"
+		}
+		if pm.defaultValue == "" {
+			continue
+		}
+		if _, err := pm.read(pm.defaultValue, true); err != nil {
+			return nil, fmt.Errorf("params.%s.default %q %w", name, pm.defaultValue, err)
 		}
 	}
 	return ps, nil
 }
 
-// api returns the template of api_url.
-func (ps *params) api() *template { return &ps.urls[apiPlace] }
-
-// check returns an error that wraps ErrParams unless values holds each
-// parameter, in its form, and nothing else.
-func (ps *params) check(values map[string]string) error {
-	for _, name := range slices.Sorted(maps.Keys(ps.declared)) {
-		p := ps.declared[name]
-		value, ok := values[name]
-		switch {
-		case !ok:
-			return fmt.Errorf("%w: %s is missing", ErrParams, name)
-		case !pathValue.MatchString(value) || value == "." || value == ".." || !p.form.MatchString(value):
-			return fmt.Errorf("%w: %s is not of the form %s", ErrParams, name, p.pattern)
-		case p.host && !hostValue.MatchString(value):
-			return fmt.Errorf("%w: %s is not one label of a host name in lower case", ErrParams, name)
+// askUntold has people asked for what nothing tells under a scheme: with a key
+// comes no answer of a token endpoint, and without a browser no callback.
+func (ps *params) askUntold(scheme string) {
+	for _, pm := range ps.declared {
+		told := pm.from == fromAnswer && asks(scheme) || pm.from == fromCallback && scheme == tokenstore.AuthOAuth2 || pm.from == fromAccount
+		if !told && pm.inURL && pm.defaultValue == "" {
+			pm.from, pm.path = "", ""
 		}
 	}
-	if len(values) > len(ps.declared) {
-		return fmt.Errorf("%w: there is one that the provider does not have", ErrParams)
+}
+
+// parseParam reads one declaration. Its errors go on behind its name.
+func parseParam(e ParamEntry) (*param, error) {
+	pm := &param{
+		pattern: cmp.Or(e.Pattern, defaultPattern), defaultValue: e.Default, domains: e.Domains,
+		operator: e.Host, whole: e.Host || len(e.Domains) > 0, fixed: e.Fixed,
+	}
+	var err error
+	if pm.form, err = wholePattern(pm.pattern); err != nil {
+		return nil, fmt.Errorf(": the pattern %w", err)
+	}
+	if e.From != "" {
+		from, path, ok := strings.Cut(e.From, ".")
+		if !ok || path == "" || !slices.Contains([]string{fromAnswer, fromCallback, fromAccount}, from) {
+			return nil, fmt.Errorf(".from %q is not answer.PATH, callback.NAME or account.PATH", e.From)
+		}
+		pm.from, pm.path = from, path
+	}
+	switch {
+	case pm.whole && e.Pattern != "":
+		return nil, errors.New(".pattern does not go with domains or host, which say the form")
+	case pm.from != "" && pm.fixed:
+		return nil, errors.New(".fixed does not go with from: the configuration gives it, or the provider tells it")
+	case pm.from != "" && pm.operator && len(pm.domains) == 0:
+		return nil, errors.New(".from needs domains: no provider may name any host")
+	}
+	for _, d := range e.Domains {
+		if err := checkDomain(d); err != nil {
+			return nil, fmt.Errorf(".domains %q %w", d, err)
+		}
+	}
+	return pm, nil
+}
+
+// checkDomain refuses a domain that would let a value name anybody's host.
+func checkDomain(d string) error {
+	name, below := strings.CutPrefix(d, "*.")
+	if d != strings.ToLower(d) || !wholeHost.MatchString(name) || !domain.MatchString(name) {
+		return errors.New("is not a host name of two labels or more in lower case, or *. and one")
+	}
+	if below {
+		return checkOwned(name)
 	}
 	return nil
-}
-
-// fill returns e with values in their places.
-func (ps *params) fill(e Entry, values map[string]string) (Entry, error) {
-	e.Hosts = slices.Clone(e.Hosts)
-	words, at := e.places()
-	for i, text := range at {
-		var err error
-		if *text, err = ps.urls[i].fill(values); err != nil {
-			return Entry{}, fmt.Errorf("%s %w", words[i], err)
-		}
-	}
-	return e, nil
-}
-
-// describe returns what can be said of the provider without a connection: its
-// name for people, and the hosts that may be private.
-func (p *Provider) describe() (title string, private []string, err error) {
-	e, err := p.template.probed()
-	if err != nil {
-		return "", nil, err
-	}
-	api, err := url.Parse(e.APIURL)
-	if err != nil {
-		return "", nil, errors.New("api_url is not a URL")
-	}
-	title = api.Hostname()
-	if fixed, placed := p.params.api().suffix(); placed {
-		title = fixed
-	}
-	if e.AllowPrivate {
-		private = append(slices.Clone(e.Hosts), api.Host)
-	}
-	return cmp.Or(e.Title, title), private, nil
-}
-
-// For returns the Provider with the URLs of a connection that has these
-// parameters: all that the entry declares and no others, else the error wraps
-// ErrParams. It shares what p has, and is closed with it. Where the entry
-// declares none, it is p itself.
-func (p *Provider) For(values map[string]string) (*Provider, error) {
-	if len(p.params.declared) == 0 && len(values) == 0 {
-		return p, nil
-	}
-	if err := p.params.check(values); err != nil {
-		return nil, err
-	}
-	e, err := p.params.fill(p.template, values)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrParams, err)
-	}
-	bound := *p
-	bound.entry, bound.unbound, bound.origin = e, false, p
-	if bound.api, err = url.Parse(e.APIURL); err != nil {
-		return nil, fmt.Errorf("%w: api_url is not a URL", ErrParams)
-	}
-	for _, param := range p.params.declared {
-		if param.host { // what one host speaks says nothing of another
-			bound.http2 = new(atomic.Bool)
-		}
-	}
-	return &bound, nil
-}
-
-// Origin returns the *Provider that p was made of by For, p itself if it was
-// not: the same for all parameters, and another after a change of
-// configuration.
-func (p *Provider) Origin() any {
-	if p.origin != nil {
-		return p.origin.Origin()
-	}
-	return p
 }

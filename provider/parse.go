@@ -24,8 +24,6 @@ const (
 	// maxScopes bounds the scopes kept of an answer, in bytes: more than any link
 	// can ask for. They stand in each list of connections, and are compared.
 	maxScopes = 16 << 10
-	// maxMetadata is the longest value kept beside a token, in bytes.
-	maxMetadata = 1 << 10
 )
 
 // Parse reads what a token endpoint answered (RFC 6749 section 5), tolerantly:
@@ -34,8 +32,10 @@ const (
 //
 // The token is the successor of prev: it has the next Generation and keeps
 // prev's refresh token where the answer has none. Its scopes are the answer's,
-// else askedScopes, else prev's. A life that is not told is the catalogue's,
-// else an hour and ExpiryUnknown; one over a year is cut to a year.
+// else those of the callback, else askedScopes, else prev's. A life that is not
+// told is the catalogue's, else an hour and ExpiryUnknown; one over a year is cut
+// to a year. Where the access token is what renews it, it is its RefreshToken,
+// too. What the entry's second request is to be made of is Provisional.
 //
 // The error is a *tokenstore.RefusalError for a no, and else wraps
 // tokenstore.ErrOutcomeUnknown: a 5xx, or an answer that can't be read. It
@@ -48,14 +48,15 @@ func (p *Provider) Parse(a tokenstore.Answer, prev tokenstore.Token, askedScopes
 	if p.ambiguous(fields) {
 		fields = nil
 	}
-	code, _ := fields["error"].(string)
+	p = p.reading(fields, &prev)
+	code := p.codeOf(fields)
 	if a.Status >= http.StatusMultipleChoices {
 		return tokenstore.Token{}, p.refusal(&a, &prev, code)
 	}
 	if fields == nil {
 		return tokenstore.Token{}, unreadable(&a, "neither a JSON object nor a form with unique names")
 	}
-	if isError(fields["error"]) {
+	if p.failed(fields) {
 		if code == "" || p.field(fields, "access_token") != nil {
 			return tokenstore.Token{}, unreadable(&a, "an error without a code, or with a token")
 		}
@@ -68,19 +69,21 @@ func (p *Provider) Parse(a tokenstore.Answer, prev tokenstore.Token, askedScopes
 	return t, nil
 }
 
-// isError reports whether v, the `error` of an answer, says that there is one.
-func isError(v any) bool {
-	switch v := v.(type) {
-	case nil:
-		return false
-	case bool:
-		return v
-	case string:
-		return v != ""
-	case json.Number:
-		return v != "0"
+// reading returns p as it reads an answer: the paths of the entry are those of
+// the code's answer. Another that has no token there may have all at the top, as
+// Slack has a person's token below authed_user at first, and not after a refresh.
+// It is all or nothing: what is beside a token may be another's.
+func (p *Provider) reading(fields map[string]any, prev *tokenstore.Token) *Provider {
+	paths := p.entry.Answer.Paths
+	if prev.AccessToken.IsZero() || fields["access_token"] == nil || p.field(fields, "access_token") != nil {
+		return p
 	}
-	return true
+	flat := *p
+	flat.entry.Answer.Paths = map[string]string{}
+	if path, ok := paths["error"]; ok {
+		flat.entry.Answer.Paths["error"] = path
+	}
+	return &flat
 }
 
 // field returns a field of the answer from where the catalogue says it stands.
@@ -110,7 +113,8 @@ func (p *Provider) token(fields map[string]any, a *tokenstore.Answer, prev token
 		AccessToken: access, RefreshToken: refresh, TokenType: tokenType,
 		IssuedAt: a.SentAt.UTC(), Generation: prev.Generation + 1,
 	}
-	if p.scheme != tokenstore.AuthOAuth2 {
+	own := p.scheme == tokenstore.AuthOAuth2
+	if !own {
 		refresh = secret.String{} // what renews it stays; RFC 6749 section 4.4.3 has none
 	}
 	if refresh.IsZero() {
@@ -121,15 +125,47 @@ func (p *Provider) token(fields map[string]any, a *tokenstore.Answer, prev token
 	if end, ok := p.refreshExpiry(fields, t.IssuedAt, !refresh.IsZero()); ok {
 		t.RefreshExpiresAt = end
 	}
-	t.Scopes = p.readScopes(p.field(fields, "scope"))
-	if len(t.Scopes) == 0 {
-		t.Scopes = slices.Clone(asked)
+	if own && p.entry.Refresh.With == withAccess {
+		t.RefreshToken, t.RefreshExpiresAt = access, t.ExpiresAt
+		if t.ExpiryUnknown {
+			t.RefreshExpiresAt = time.Time{}
+		}
 	}
-	if len(t.Scopes) == 0 {
-		t.Scopes = prev.Scopes
+	t.Scopes = p.grantedScopes(fields, a, &prev, asked)
+	if !t.RefreshToken.IsZero() {
+		t.Scopes = p.withLasting(t.Scopes, slices.Concat(asked, prev.Scopes))
 	}
-	t.Metadata = p.metadata(fields, prev.Metadata)
+	t.Metadata = p.metadata(fields, a, prev.Metadata)
+	t.Margin = p.margin
+	// Only a code's answer has nothing before it.
+	t.Provisional = own && p.entry.Exchange != nil && prev.AccessToken.IsZero()
 	return t, ""
+}
+
+// withLasting returns scopes with the one that the refresh token was asked for
+// with: there is one, so it was granted, though Microsoft does not say so.
+func (p *Provider) withLasting(scopes, asked []string) []string {
+	for _, s := range p.entry.Refresh.Scopes {
+		switch {
+		case slices.Contains(scopes, s):
+			return scopes
+		case slices.Contains(asked, s):
+			return append(slices.Clone(scopes), s)
+		}
+	}
+	return scopes
+}
+
+// grantedScopes returns the scopes of a success.
+func (p *Provider) grantedScopes(fields map[string]any, a *tokenstore.Answer, prev *tokenstore.Token, asked []string) []string {
+	for _, scopes := range [][]string{
+		p.readScopes(p.field(fields, "scope")), p.readScopes(a.Callback[callbackScope]), slices.Clone(asked),
+	} {
+		if len(scopes) > 0 {
+			return scopes
+		}
+	}
+	return prev.Scopes
 }
 
 // readToken reads a token; nothing at all is a zero one. RFC 6749 appendix
@@ -150,7 +186,7 @@ func readToken(v any) (secret.String, bool) {
 
 // typeName is a token type that may be kept and shown (RFC 6749 appendix A.13
 // has more of them).
-var typeName = regexp.MustCompile(`^[A-Za-z0-9._:/-]{0,64}$`)
+var typeName = regexp.MustCompile(`^[A-Za-z0-9._:/ -]{0,64}$`)
 
 // readTokenType reads the token type. RFC 6749 section 7.1: "The client MUST
 // NOT use an access token if it does not understand the token type". None at
@@ -175,6 +211,9 @@ func (p *Provider) readTokenType(v any) (string, bool) {
 // expiry returns the end of the access token's life and whether it is a guess.
 func (p *Provider) expiry(fields map[string]any, issued time.Time) (end time.Time, guessed bool) {
 	life, ok := readSeconds(p.field(fields, "expires_in"), maxLife)
+	if !ok {
+		life, ok = readEnd(p.field(fields, "expires_at"), issued)
+	}
 	switch {
 	case ok:
 	case p.life == forever:
@@ -185,6 +224,26 @@ func (p *Provider) expiry(fields map[string]any, issued time.Time) (end time.Tim
 		return issued.Add(guessedLife), true
 	}
 	return issued.Add(life), false
+}
+
+// maxEpoch is the latest time that is told in seconds since 1970: what is beyond
+// is in milliseconds, or no time.
+const maxEpoch = 1 << 33 * time.Second
+
+// readEnd reads a time, in seconds since 1970 or as RFC 3339 has it, as a life
+// of maxLife at most. It is not ok if v is no time, or one that is over.
+func readEnd(v any, issued time.Time) (life time.Duration, ok bool) {
+	text, _ := plainText(v)
+	end, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		since, ok := readSeconds(v, maxEpoch)
+		if !ok || since == maxEpoch {
+			return 0, false
+		}
+		end = time.Unix(0, 0).Add(since)
+	}
+	life = min(end.Sub(issued), maxLife)
+	return life, life > 0
 }
 
 // refreshExpiry returns the end of the refresh token's life, if the answer
@@ -257,30 +316,30 @@ func (p *Provider) readScopes(v any) []string {
 	return scopes
 }
 
-// metadata returns what the catalogue keeps of the answer, on top of what was
-// kept before.
-func (p *Provider) metadata(fields map[string]any, prev map[string]string) map[string]string {
-	if len(p.entry.Answer.Metadata) == 0 {
-		return prev
-	}
+// metadata returns what the answer and its callback tell of the connection's
+// parameters, on top of what was told before. A value that is not of its form is
+// no better than none.
+func (p *Provider) metadata(fields map[string]any, a *tokenstore.Answer, prev map[string]string) map[string]string {
 	kept := maps.Clone(prev)
-	for _, path := range p.entry.Answer.Metadata {
+	for name, pm := range p.params.declared {
 		var text string
-		switch v := lookup(fields, path).(type) {
-		case string:
-			text = v
-		case json.Number:
-			text = v.String()
-		case bool:
-			text = strconv.FormatBool(v)
+		switch pm.from {
+		case fromAnswer:
+			text, _ = plainText(lookup(fields, pm.path))
+		case fromCallback:
+			text = a.Callback[name]
 		}
-		if text == "" || len(text) > maxMetadata {
+		if text == "" {
+			continue
+		}
+		value, err := pm.read(text, false)
+		if err != nil {
 			continue
 		}
 		if kept == nil {
 			kept = map[string]string{}
 		}
-		kept[path] = text
+		kept[name] = value
 	}
 	return kept
 }

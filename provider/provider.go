@@ -11,7 +11,6 @@ package provider
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -43,16 +42,21 @@ type Config struct {
 	// Scopes are asked for where nobody is there to say which: by
 	// OAUTH2_CLIENT_CREDENTIALS and JWT_BEARER.
 	Scopes []string
+	// Params are the connection parameters that the integration fixes for all its
+	// connections, by name. A whole host may be any here.
+	Params map[string]string
 }
 
 // Provider is one client at one authorization server. It is safe for
 // concurrent use. Close has to be called at its end.
 type Provider struct {
-	entry        Entry     // with the parameters of a connection in their places
-	template     Entry     // with the places themselves
-	params       *params   // what may fill them
-	unbound      bool      // nothing did yet
-	origin       *Provider // what For was called on; nil: nothing
+	entry        Entry             // with the parameters of a connection in their places
+	template     Entry             // with the places themselves
+	params       *params           // what may fill them
+	fixed        map[string]string // by the configuration
+	values       map[string]string // all that is known
+	unbound      bool              // one that people are asked for is not
+	origin       *Provider         // what For or With was called on; nil: nothing
 	scheme       string
 	scopes       []string
 	assertion    time.Duration // the life of one; zero: none is made
@@ -63,55 +67,47 @@ type Provider struct {
 	clientSecret secret.String
 	redirectURI  string
 	clientAuth   string        // empty: as discovery says
-	api          *url.URL      // nil while unbound
+	api          *url.URL      // nil while a parameter in it or in hosts is not known
 	life         time.Duration // of an access token; zero: unknown, forever: never ends
 	refreshLife  time.Duration // of a refresh token; zero: unknown
+	margin       time.Duration // before an access token's end; zero: the usual
+	pause        time.Duration // of an access token that was just issued
 	interval     time.Duration // between two refreshes
 	transport    *http.Transport
-	discovery    *discovery   // nil: every endpoint was given by hand
-	http2        *atomic.Bool // the last answer came by HTTP/2
+	single       *http.Transport // for requests without a body
+	discovery    *discovery      // nil: every endpoint was given by hand
+	http2        *atomic.Bool    // the last answer came by HTTP/2
 }
 
 // New returns a Provider, or an error that names what is wrong with cfg.
 func New(cfg Config) (*Provider, error) {
-	e := cfg.Entry
-	if err := e.Validate(); err != nil {
+	if err := cfg.Entry.Validate(); err != nil {
 		return nil, err
 	}
+	e := cfg.Entry.complete()
 	scheme := cmp.Or(cfg.Scheme, e.DefaultScheme())
 	if err := cfg.check(scheme); err != nil {
 		return nil, err
 	}
 	e.RevokeURL = strings.ReplaceAll(e.RevokeURL, clientIDVar, url.PathEscape(cfg.ClientID))
 	p := &Provider{
-		entry: e, template: e, http2: new(atomic.Bool), clientID: cfg.ClientID, clientSecret: cfg.ClientSecret, redirectURI: cfg.RedirectURI,
+		template: e, http2: new(atomic.Bool), clientID: cfg.ClientID, clientSecret: cfg.ClientSecret, redirectURI: cfg.RedirectURI,
 		clientAuth: e.ClientAuth, transport: newTransport(e.AllowPrivate), scheme: scheme, scopes: cfg.Scopes,
 	}
+	p.single = singleTransport(e.AllowPrivate)
 	var err error
 	if p.params, err = e.parseParams(); err != nil {
 		return nil, err
 	}
-	if p.unbound = len(e.Params) > 0; !p.unbound {
-		if p.api, err = url.Parse(e.APIURL); err != nil {
-			return nil, errors.New("api_url is not a URL")
-		}
-	}
-	if p.title, p.privateHosts, err = p.describe(); err != nil {
+	p.params.askUntold(scheme)
+	if err := p.start(cfg.Params); err != nil {
 		return nil, err
 	}
-	if p.life, err = parseLife(e.Answer.Life); err != nil {
-		return nil, fmt.Errorf("answer.life: %w", err)
+	if err := p.checkInjected(); err != nil {
+		return nil, err
 	}
-	if p.refreshLife, err = parseLife(e.Refresh.Life); err != nil {
-		return nil, fmt.Errorf("refresh.life: %w", err)
-	}
-	if p.interval, err = e.Refresh.interval(); err != nil {
-		return nil, fmt.Errorf("refresh.interval: %w", err)
-	}
-	if e.JWT != nil {
-		if p.assertion, err = e.JWT.life(); err != nil {
-			return nil, err
-		}
+	if err := p.readTimes(); err != nil {
+		return nil, err
 	}
 	if p.keyForm, err = wholePattern(e.Key.Pattern); err != nil {
 		return nil, fmt.Errorf("key.pattern %w", err)
@@ -129,6 +125,30 @@ func New(cfg Config) (*Provider, error) {
 		p.clientAuth = AuthBasic
 	}
 	return p, nil
+}
+
+// readTimes reads the durations of the entry.
+func (p *Provider) readTimes() (err error) {
+	e := &p.template
+	if p.life, err = parseLife(e.Answer.Life); err != nil {
+		return fmt.Errorf("answer.life %w", err)
+	}
+	if p.refreshLife, err = parseLife(e.Refresh.Life); err != nil {
+		return fmt.Errorf("refresh.life %w", err)
+	}
+	if p.interval, err = e.Refresh.interval(); err != nil {
+		return fmt.Errorf("refresh.interval %w", err)
+	}
+	if p.margin, err = shortTime(e.Refresh.Margin, maxMargin); err != nil {
+		return fmt.Errorf("refresh.margin %w", err)
+	}
+	if p.pause, err = shortTime(e.Refresh.Pause, maxPause); err != nil {
+		return fmt.Errorf("refresh.pause %w", err)
+	}
+	if e.JWT != nil {
+		p.assertion, err = e.JWT.life()
+	}
+	return err
 }
 
 // discovers reports whether the endpoints that are needed have to be
@@ -169,10 +189,12 @@ func (p *Provider) Close() {
 
 // endpoints are the URLs in force, by hand or by discovery.
 type endpoints struct {
-	authorize, token, revoke, introspect, device string
-	clientAuth                                   string // one of the Auth constants
-	issuer                                       string // empty: not known
-	issRequired                                  bool   // RFC 9207 section 2.3
+	authorize, token, revoke, introspect, device, userinfo string
+
+	clientAuth  string // one of the Auth constants
+	issuer      string // empty: not known
+	issRequired bool   // RFC 9207 section 2.3
+	plain       bool   // the provider says that it does without PKCE's S256
 }
 
 // endpoints returns the provider's endpoints; those given by hand win.
@@ -201,9 +223,9 @@ func (p *Provider) endpoints(ctx context.Context) (endpoints, error) {
 	fill(&ep.revoke, md.revoke)
 	fill(&ep.introspect, md.introspect)
 	fill(&ep.device, md.device)
-	ep.issRequired = md.issRequired
+	ep.userinfo, ep.issRequired, ep.plain = md.userinfo, md.issRequired, md.plain
 	if ep.clientAuth == "" {
-		if ep.clientAuth, err = clientAuthOf(md.authMethods); err != nil {
+		if ep.clientAuth, err = clientAuthOf(md.authMethods, isKeyText(p.clientSecret)); err != nil {
 			return endpoints{}, err
 		}
 	}
@@ -221,8 +243,8 @@ func (p *Provider) Issuer(ctx context.Context) (issuer string, required bool, er
 // Title returns the provider's name for people.
 func (p *Provider) Title() string { return p.title }
 
-// API returns the base URL of the provider's API, nil if the entry declares
-// parameters and p is not what For returned.
+// API returns the base URL of the provider's API, nil while a parameter that it
+// or a host needs is not known.
 func (p *Provider) API() *url.URL {
 	if p.api == nil {
 		return nil
@@ -236,8 +258,8 @@ func (p *Provider) API() *url.URL {
 func (p *Provider) Hosts() []string { return slices.Clone(p.entry.Hosts) }
 
 // PrivateHosts returns the hosts of API and Hosts, with a port where needed, if
-// they may be on loopback and private addresses, else none. No parameter of a
-// connection stands in them.
+// they may be on loopback and private addresses, else none. They are the same
+// for all connections.
 func (p *Provider) PrivateHosts() []string { return slices.Clone(p.privateHosts) }
 
 // DeclaredScopes returns the scopes that may be asked for; none means any.
@@ -249,10 +271,11 @@ func (p *Provider) ScopeText(scope string) string { return p.entry.ScopeTexts[sc
 
 // Grace reports whether a refresh token that was redeemed is taken again, for a
 // while or always, so that a refresh whose outcome is unknown may be repeated
-// at once. A key that signs, and our own client's secret, are never spent.
+// at once. A key that signs, our own client's secret, and an access token that is
+// renewed with itself are never spent.
 func (p *Provider) Grace() bool {
 	return p.scheme == tokenstore.AuthClientCredentials || p.scheme == tokenstore.AuthJWTBearer ||
-		p.entry.Refresh.Rotation == RotationGrace || p.entry.Refresh.Rotation == RotationNone
+		p.entry.Refresh.Rotation == RotationGrace || p.entry.Refresh.Rotation == RotationNone || p.entry.Refresh.With == withAccess
 }
 
 // Pace returns how many refreshes the provider takes at the same time, and the
@@ -260,6 +283,10 @@ func (p *Provider) Grace() bool {
 func (p *Provider) Pace() (concurrency int, interval time.Duration) {
 	return cmp.Or(p.entry.Refresh.Concurrency, defaultConcurrency), p.interval
 }
+
+// Pause returns how long an access token is left alone after it was issued,
+// whatever the API says of it.
+func (p *Provider) Pause() time.Duration { return p.pause }
 
 // RevokesSingle reports whether revoking one token leaves the account's other
 // grants to this client alive.

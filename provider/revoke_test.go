@@ -61,6 +61,24 @@ func TestRevokeOnTheWire(t *testing.T) {
 	}
 }
 
+// What the client is called at the token endpoint, it is called here; the token
+// has a name of its own.
+func TestRevokeClientNames(t *testing.T) {
+	l := newLedger(t, answering(200, "application/json", "{}"))
+	e := entryAt(l.URL)
+	e.ClientAuth = provider.AuthPost
+	e.Token.Rename = map[string]string{"client_id": "app_id", "client_secret": "secret", "access_token": "fb_exchange_token"}
+	e.Revoke = provider.RevokeEntry{Token: "access", Param: "access_token"}
+	if err := newProvider(t, e).Revoke(t.Context(), oldToken()); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := url.ParseQuery(l.all()[0].Body)
+	want := url.Values{"app_id": {clientID}, "secret": {clientSecret}, "access_token": {oldAccess}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("body (-want +got):\n%s", diff)
+	}
+}
+
 // A public client names itself, and proves nothing.
 func TestRevokePublicClient(t *testing.T) {
 	l := newLedger(t, answering(200, "text/plain", ""))

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -20,7 +19,11 @@ const (
 	jwtOptional  = "optional"
 	jwtClaim     = "claim"
 	jwtParam     = "param"
+	jwtNone      = "none"   // jwt.scope
+	jwtBearer    = "bearer" // jwt.carry
 	passwordNone = "none"
+
+	assertionRedirectHost = "redirect_host" // client_assertion.issuer
 )
 
 // Names of what credentials consist of.
@@ -93,44 +96,79 @@ func (e *Entry) fits(scheme string) error {
 	return nil
 }
 
+// OptionError is what is wrong with one option of an integration. New's errors
+// wrap it where there is one such.
+type OptionError struct {
+	// Option is the option's name, such as `client_secret`; `param NAME` of a
+	// connection parameter.
+	Option string
+	Err    error
+}
+
+func (e *OptionError) Error() string { return e.Err.Error() }
+
+func (e *OptionError) Unwrap() error { return e.Err }
+
 // check returns what is wrong with a configuration that has this scheme.
 func (cfg *Config) check(scheme string) error {
 	e := &cfg.Entry
+	wrong := func(option, text string) error { return &OptionError{option, errors.New(text)} }
 	if scheme == "" {
 		return fmt.Errorf("%w; or say which auth_scheme the API takes", errNoEndpoints)
 	}
 	if err := e.fits(scheme); err != nil {
-		return err
+		return &OptionError{"auth_scheme", err}
 	}
 	client := cfg.ClientID != "" || !cfg.ClientSecret.IsZero()
 	switch scheme {
 	case tokenstore.AuthOAuth2, tokenstore.AuthClientCredentials:
 		if cfg.ClientID == "" {
-			return errors.New("client_id is missing")
+			return wrong("client_id", "client_id is missing")
 		}
 	case tokenstore.AuthJWTBearer:
 		if cfg.ClientID == "" && (cmp.Or(e.JWT.Issuer, jwtClientID) == jwtClientID || client) {
-			return errors.New("client_id is missing")
+			return wrong("client_id", "client_id is missing")
 		}
 	default:
-		if client {
-			return fmt.Errorf("client_id and client_secret do not go with auth_scheme %s", scheme)
-		}
-		if len(cfg.Scopes) > 0 {
-			return fmt.Errorf("scopes do not go with auth_scheme %s", scheme)
+		switch named := e.clientInKey(); {
+		case named && cfg.ClientID == "":
+			return wrong("client_id", "client_id is missing: requests with the credential name it")
+		case client && !named:
+			return wrong("client_id", "client_id and client_secret do not go with auth_scheme "+scheme)
+		case len(cfg.Scopes) > 0:
+			return wrong("scopes", "scopes do not go with auth_scheme "+scheme)
 		}
 	}
 	switch {
 	case scheme == tokenstore.AuthClientCredentials && cfg.ClientSecret.IsZero():
 		// RFC 6749 section 4.4: "The client credentials grant type MUST only be
 		// used by confidential clients."
-		return errors.New("client_secret is missing: auth_scheme OAUTH2_CLIENT_CREDENTIALS has nothing else to present")
+		return wrong("client_secret", "client_secret is missing: auth_scheme OAUTH2_CLIENT_CREDENTIALS has nothing else to present")
 	case scheme == tokenstore.AuthOAuth2 && cfg.RedirectURI == "":
-		return errors.New("the redirect URI is missing")
+		return wrong("redirect_uri", "the redirect URI is missing")
 	case e.ClientAuth == AuthNone && !cfg.ClientSecret.IsZero():
-		return errors.New("client_auth none does not go with a client_secret")
+		return wrong("client_secret", "client_auth none does not go with a client_secret")
+	case cfg.ClientSecret.IsZero() && e.needsSecret(scheme):
+		return wrong("client_secret", "client_secret is missing: the provider's requests need it")
+	case !cfg.ClientSecret.IsZero() && e.ClientAuth == AuthPrivateKeyJWT:
+		if err := checkClientKey(cfg.ClientSecret); err != nil {
+			return &OptionError{"client_secret", fmt.Errorf("client_auth private_key_jwt: the client_secret %w", err)}
+		}
 	}
 	return nil
+}
+
+// WantsClient reports whether an integration of this provider with an auth
+// scheme needs a client_id, and whether it has a client_secret usually.
+func (e *Entry) WantsClient(scheme string) (id, secret bool) {
+	switch scheme {
+	case tokenstore.AuthOAuth2, tokenstore.AuthClientCredentials:
+		return true, e.ClientAuth != AuthNone
+	case tokenstore.AuthJWTBearer:
+		secret = e.needsSecret(scheme)
+		return secret || e.JWT != nil && cmp.Or(e.JWT.Issuer, jwtClientID) == jwtClientID, secret
+	}
+	return e.clientInKey(), e.needsSecret(scheme)
 }
 
 // Scheme returns the auth scheme of the integration's connections, one of
@@ -138,8 +176,10 @@ func (cfg *Config) check(scheme string) error {
 func (p *Provider) Scheme() string { return p.scheme }
 
 // asks reports whether the scheme has a token endpoint to ask.
-func (p *Provider) asks() bool {
-	return p.scheme == tokenstore.AuthOAuth2 || p.scheme == tokenstore.AuthClientCredentials || p.scheme == tokenstore.AuthJWTBearer
+func (p *Provider) asks() bool { return asks(p.scheme) }
+
+func asks(scheme string) bool {
+	return scheme == tokenstore.AuthOAuth2 || scheme == tokenstore.AuthClientCredentials || scheme == tokenstore.AuthJWTBearer
 }
 
 // Fields returns what a credential of this scheme consists of, as it is given on
@@ -177,28 +217,34 @@ func (p *Provider) Fields() []tokenstore.Field {
 	return nil
 }
 
-// ParamFields returns the connection parameters that the provider declares, by
-// name.
-func (p *Provider) ParamFields() []tokenstore.Field { return p.entry.ParamFields() }
-
-// ParamFields returns the connection parameters that the entry declares, by name.
-func (e *Entry) ParamFields() []tokenstore.Field {
+// ParamFields returns the connection parameters that people are asked for, by
+// name. What the integration's configuration fixes is none of them.
+func (p *Provider) ParamFields() []tokenstore.Field {
 	var fields []tokenstore.Field
-	for _, name := range slices.Sorted(maps.Keys(e.Params)) {
-		p := e.Params[name]
-		fields = append(fields, tokenstore.Field{Name: name, Title: p.Title, Pattern: cmp.Or(p.Pattern, defaultPattern)})
+	for _, name := range p.params.names() {
+		if _, fixed := p.fixed[name]; !fixed && p.params.declared[name].asked() {
+			fields = append(fields, p.template.Params[name].field(name))
+		}
 	}
 	return fields
 }
 
-// Inject returns what carries the credential to the API: a request header, with
-// what stands before it there, or the query parameter whose name it returns.
-func (p *Provider) Inject() (header, prefix, query string) {
-	switch p.scheme {
-	case tokenstore.AuthAPIKey:
-		return http.CanonicalHeaderKey(p.entry.Key.Header), p.entry.Key.Prefix, p.entry.Key.Query
-	case tokenstore.AuthBasic:
-		return "Authorization", "Basic ", "" // RFC 7617 section 2
+// ParamFields returns the connection parameters of the entry that people are
+// asked for, by name, where they connect in the browser.
+func (e *Entry) ParamFields() []tokenstore.Field {
+	var fields []tokenstore.Field
+	for _, name := range slices.Sorted(maps.Keys(e.Params)) {
+		if p := e.Params[name]; p.From == "" && (!p.Host || len(p.Domains) > 0) {
+			fields = append(fields, p.field(name))
+		}
 	}
-	return "Authorization", "Bearer ", "" // RFC 6750 section 2.1
+	return fields
+}
+
+func (e ParamEntry) field(name string) tokenstore.Field {
+	f := tokenstore.Field{Name: name, Title: e.Title, Pattern: e.Pattern, Optional: e.Default != ""}
+	if whole := e.Host || len(e.Domains) > 0; f.Pattern == "" && !whole && e.From == "" {
+		f.Pattern = defaultPattern
+	}
+	return f
 }

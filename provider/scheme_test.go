@@ -63,7 +63,8 @@ func TestSchemes(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := schemed(t, base, tt.scheme, tt.entry)
-			header, prefix, query := p.Inject()
+			in := p.Inject()
+			header, prefix, query := in.Header, in.Prefix, in.Query
 			if p.Scheme() != tt.want || header != tt.header || prefix != tt.prefix || query != tt.query {
 				t.Errorf("Scheme() = %s, Inject() = %q %q %q", p.Scheme(), header, prefix, query)
 			}
@@ -110,7 +111,7 @@ func TestSchemeErrors(t *testing.T) {
 		{"", `,"jwt":{}`, "endpoints are missing"},
 		{"", `,"token_url":"BASE/t","jwt":{"issuer":"me"}`, `jwt.issuer "me" is not one of client_id, given`},
 		{"", `,"token_url":"BASE/t","jwt":{"life":"2h"}`, `jwt.life "2h"`},
-		{"", `,"token_url":"BASE/t","token_params":{"scope":"x"}`, `token_params "scope" is set by Lanyard`},
+		{"", `,"token_url":"BASE/t","token":{"params":{"scope":"x"}}`, `token.params "scope" is set by Lanyard`},
 		{"", `,"account":{"id":"id"}`, "account.url is missing"},
 		{"", `,"account":{"url":"BASE/me","name":"n"}`, "account.id is missing"},
 		{"", `,"account":{"url":"https://elsewhere.example/me","id":"id"}`, `account.url is on "elsewhere.example"`},

@@ -3,54 +3,68 @@ package provider
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 )
 
-// Fields of an answer that may stand elsewhere (AnswerEntry.Paths).
-var answerFields = []string{"access_token", "expires_in", "refresh_expires_in", "refresh_token", "scope", "token_type"}
-
-// Parameters of the authorization request that are Lanyard's own.
-var ownParams = []string{
-	"client_id", "code_challenge", "code_challenge_method", "redirect_uri", "response_type", "scope", "state",
-}
-
-// Parameters of requests for a token that are Lanyard's own.
-var ownTokenParams = []string{
-	"assertion", "client_id", "client_secret", "code", "code_verifier", "device_code", "grant_type", "redirect_uri",
-	"refresh_token", "scope",
-}
-
 // errNoEndpoints is the mistake in an entry whose endpoints nobody can know.
 var errNoEndpoints = errors.New("endpoints are missing: give authorize_url and token_url, or issuer")
-
-// errorCode is the form of a listed error code, and of one that is shown.
-var errorCode = regexp.MustCompile(`^[a-z0-9_.-]{1,64}$`)
-
-// scopeToken is RFC 6749 section 3.3.
-var scopeToken = regexp.MustCompile(`^[\x21\x23-\x5B\x5D-\x7E]+$`)
 
 // Validate returns an error that names the wrong word and the right ones, or
 // nil.
 func (e Entry) Validate() error {
+	e = e.complete()
 	if e.APIURL == "" {
 		return errors.New("api_url is missing: the base URL of the API that requests are proxied to")
 	}
 	if e.Issuer == "" && e.TokenURL == "" && (e.AuthorizeURL != "" || e.DeviceURL != "" || e.JWT != nil) {
 		return errNoEndpoints
 	}
-	if err := e.checkAccountHost(); err != nil {
-		return err
-	}
+	written := e
 	e, err := e.probed()
 	if err != nil {
 		return err
+	}
+	if err := e.checkURLs(); err != nil {
+		return err
+	}
+	for _, check := range []func() error{
+		written.checkAccountHost, written.checkRevokeToken, // they look at places, not at what stands there
+		e.checkHosts, e.checkChoices, e.checkLists, e.checkPaths, e.checkAuthorize, e.checkCallback, e.checkRequests, e.checkRevoke,
+		e.checkTimes, e.checkInject, e.checkKey, e.checkHelp, e.checkJWT, e.checkAccount,
+	} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// complete returns the entry with what issuer alone says.
+func (e Entry) complete() Entry {
+	if e.APIURL == "" && e.Issuer != "" {
+		scheme, _, _ := strings.Cut(e.Issuer, "://")
+		e.APIURL = scheme + "://" + hostOf(e.Issuer)
+	}
+	return e
+}
+
+// checkURLs checks the URLs of an entry that was probed.
+func (e Entry) checkURLs() error {
+	// Of authorize_url alone, pages read their parameters behind the #.
+	if before, fragment, paged := strings.Cut(e.AuthorizeURL, "#/"); paged && !strings.Contains(fragment, "#") {
+		if e.Authorize.Fragment != "" {
+			return errors.New("authorize.fragment does not go with an authorize_url that has one")
+		}
+		e.AuthorizeURL = before
+	}
+	exchange := ""
+	if e.Exchange != nil {
+		exchange = e.Exchange.URL
 	}
 	for _, u := range []struct {
 		word, value string
@@ -59,6 +73,8 @@ func (e Entry) Validate() error {
 		{"issuer", e.Issuer, false},
 		{"authorize_url", e.AuthorizeURL, true},
 		{"token_url", e.TokenURL, true},
+		{"refresh.url", e.Refresh.URL, true},
+		{"exchange.url", exchange, true},
 		{"revoke_url", e.RevokeURL, true},
 		{"introspect_url", e.IntrospectURL, true},
 		{"device_url", e.DeviceURL, true},
@@ -76,13 +92,6 @@ func (e Entry) Validate() error {
 			return fmt.Errorf("%s must not have a query", u.word)
 		}
 	}
-	for _, check := range []func() error{
-		e.checkHosts, e.checkWords, e.checkLists, e.checkAuthorize, e.checkLives, e.checkKey, e.checkHelp, e.checkJWT, e.checkAccount,
-	} {
-		if err := check(); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
@@ -98,10 +107,13 @@ func (e Entry) probed() (Entry, error) {
 		return e, err
 	}
 	values := map[string]string{}
-	for name := range e.Params {
-		values[name] = probe
+	for name, pm := range ps.declared {
+		values[name] = pm.probe()
 	}
-	return ps.fill(e, values)
+	if e, err = ps.fill(e, values); err == nil {
+		e.RevokeURL = strings.ReplaceAll(e.RevokeURL, tokenVar, "token")
+	}
+	return e, err
 }
 
 // checkURL returns rawURL parsed, or an error that goes on where the word it
@@ -180,105 +192,6 @@ func (e Entry) checkHosts() error {
 		if err := checkHost(h, e.AllowPrivate); err != nil {
 			return fmt.Errorf("hosts %w", err)
 		}
-	}
-	return nil
-}
-
-// checkWords checks what takes one of a few words.
-func (e Entry) checkWords() error {
-	for _, w := range []struct {
-		word, value string
-		right       []string
-	}{
-		{"client_auth", e.ClientAuth, []string{AuthBasic, AuthBasicRaw, AuthPost, AuthNone}},
-		{"refresh.rotation", e.Refresh.Rotation, []string{RotationSingleUse, RotationGrace, RotationNone}},
-		{"revoke.method", e.Revoke.Method, []string{"POST", "DELETE"}},
-		{"revoke.client_auth", e.Revoke.ClientAuth, []string{AuthBasic, AuthBasicRaw, AuthPost, AuthNone, AuthOmit}},
-		{"revoke.body", e.Revoke.Body, []string{bodyForm, bodyJSON}},
-		{"revoke.token", e.Revoke.Token, []string{tokenAny, tokenAccess}},
-	} {
-		if w.value != "" && !slices.Contains(w.right, w.value) {
-			return fmt.Errorf("%s %q is not one of %s", w.word, w.value, strings.Join(w.right, ", "))
-		}
-	}
-	for _, field := range slices.Sorted(maps.Keys(e.Answer.Paths)) {
-		if !slices.Contains(answerFields, field) {
-			return fmt.Errorf("answer.paths %q is not one of %s", field, strings.Join(answerFields, ", "))
-		}
-	}
-	return nil
-}
-
-func (e Entry) checkLists() error {
-	for _, s := range e.Scopes {
-		if !scopeToken.MatchString(s) {
-			return fmt.Errorf("scopes %q is not a scope (RFC 6749 section 3.3)", s)
-		}
-	}
-	for _, s := range slices.Sorted(maps.Keys(e.ScopeTexts)) {
-		if len(e.Scopes) > 0 && !slices.Contains(e.Scopes, s) {
-			return fmt.Errorf("scope_texts %q is not one of scopes", s)
-		}
-	}
-	for _, word := range e.Answer.TokenTypes {
-		if word == "" || word != strings.ToLower(word) || !typeName.MatchString(word) {
-			return fmt.Errorf("answer.token_types %q is not a token type in lower case", word)
-		}
-	}
-	for _, list := range [][]string{e.Errors.Dead, e.Errors.Client, e.Errors.Denied} {
-		for _, code := range list {
-			if !errorCode.MatchString(code) {
-				return fmt.Errorf("errors %q is not an error code of a-z, 0-9, _, . and -", code)
-			}
-		}
-	}
-	return nil
-}
-
-func (e Entry) checkAuthorize() error {
-	for _, own := range ownParams {
-		if _, ok := e.Authorize.Params[own]; ok {
-			return fmt.Errorf("authorize.params %q is set by Lanyard itself", own)
-		}
-	}
-	for _, own := range ownTokenParams {
-		if _, ok := e.TokenParams[own]; ok {
-			return fmt.Errorf("token_params %q is set by Lanyard itself", own)
-		}
-	}
-	if err := checkAuthorizeQuery(e.AuthorizeURL); err != nil {
-		return fmt.Errorf("authorize_url %w", err)
-	}
-	return nil
-}
-
-// checkAuthorizeQuery refuses an authorization endpoint that says what Lanyard
-// says itself: which of the two holds would be the provider's guess.
-func checkAuthorizeQuery(rawURL string) error {
-	u, err := url.Parse(rawURL)
-	if err != nil {
-		return errors.New("is not a URL")
-	}
-	for name := range u.Query() {
-		if slices.Contains(ownParams, name) {
-			return fmt.Errorf("must not set %q: Lanyard does itself", name)
-		}
-	}
-	return nil
-}
-
-func (e Entry) checkLives() error {
-	if _, err := parseLife(e.Answer.Life); err != nil {
-		return fmt.Errorf("answer.life %w", err)
-	}
-	if life, err := parseLife(e.Refresh.Life); err != nil || life == forever {
-		return fmt.Errorf("refresh.life %q is not a duration such as 720h", e.Refresh.Life)
-	}
-	if _, err := e.Refresh.interval(); err != nil {
-		return fmt.Errorf("refresh.interval %w", err)
-	}
-	if n := e.Refresh.Concurrency; n < 0 || n > maxConcurrency {
-		return fmt.Errorf("refresh.concurrency %d is not from 1 to %d", n, maxConcurrency)
 	}
 	return nil
 }

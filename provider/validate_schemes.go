@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -19,13 +20,6 @@ const (
 	defaultAssertion = 5 * time.Minute
 )
 
-// Headers that carry no key: they are the connection's, the request's own, or
-// Lanyard's.
-var noKeyHeaders = []string{
-	"Accept", "Connection", "Content-Length", "Content-Type", "Cookie", "Host", "Keep-Alive", "Te", "Trailer",
-	"Transfer-Encoding", "Upgrade", "User-Agent", "Via",
-}
-
 // queryName is the name of a query parameter that is written in one way only.
 var queryName = regexp.MustCompile(`^[A-Za-z0-9_.~-]{1,64}$`)
 
@@ -34,21 +28,24 @@ func (e Entry) checkKey() error {
 	if k == (KeyEntry{}) {
 		return nil
 	}
-	name := http.CanonicalHeaderKey(k.Header)
 	switch {
 	case (k.Header == "") == (k.Query == ""):
 		return errors.New("key: give either header or query, the name of what carries it")
 	case k.Prefix != "" && k.Header == "":
 		return errors.New("key.prefix goes with key.header only")
-	case k.Header != "" && (!httpguts.ValidHeaderFieldName(k.Header) || slices.Contains(noKeyHeaders, name) ||
-		strings.HasPrefix(name, "Lanyard-") || strings.HasPrefix(name, "Proxy-")):
-		return fmt.Errorf("key.header %q is no header for a key", k.Header)
+	case k.Suffix != "" && k.Header == "":
+		return errors.New("key.suffix goes with key.header only")
+	case k.Header != "" && checkCarrier(k.Header) != nil:
+		return fmt.Errorf("key.header %w", checkCarrier(k.Header))
 	case k.Query != "" && !queryName.MatchString(k.Query):
 		return fmt.Errorf("key.query %q is not a name of A-Z a-z 0-9 _ . ~ -", k.Query)
-	case k.Prefix != "" && !httpguts.ValidHeaderFieldValue(k.Prefix):
-		return fmt.Errorf("key.prefix %q can't stand in a header", k.Prefix)
-	case k.Prefix != "" && isWord(k.Prefix[len(k.Prefix)-1]):
-		return fmt.Errorf("key.prefix %q runs into the key: end it in what stands between them, such as %q", k.Prefix, k.Prefix+" ")
+	case !httpguts.ValidHeaderFieldValue(k.Suffix) || len(textNames(k.Suffix)) > 0:
+		return fmt.Errorf("key.suffix %q can't stand in a header", k.Suffix)
+	case k.Suffix != "" && isWord(k.Suffix[0]):
+		return fmt.Errorf("key.suffix %q runs into the key: begin it with what stands between them", k.Suffix)
+	}
+	if err := checkPrefix("key.prefix", k.Prefix, []string{clientIDName}); err != nil {
+		return err
 	}
 	if _, err := wholePattern(k.Pattern); err != nil {
 		return fmt.Errorf("key.pattern %w", err)
@@ -58,7 +55,7 @@ func (e Entry) checkKey() error {
 
 // checkHelp checks where people are led to.
 func (e Entry) checkHelp() error {
-	for _, help := range []struct{ word, value string }{{"key.help_url", e.Key.HelpURL}, {"basic.help_url", e.Basic.HelpURL}} {
+	for _, help := range []struct{ word, value string }{{"key.help_url", e.Key.HelpURL}, {"basic.help_url", e.Basic.HelpURL}, {"docs_url", e.DocsURL}} {
 		if u, err := url.Parse(help.value); help.value != "" && (err != nil || u.Scheme != "https" || u.Host == "") {
 			return fmt.Errorf("%s must be an absolute https URL", help.word)
 		}
@@ -90,18 +87,14 @@ func (e Entry) checkJWT() error {
 	if e.JWT == nil {
 		return nil
 	}
-	for _, w := range []struct {
-		word, value string
-		right       []string
-	}{
-		{"jwt.issuer", e.JWT.Issuer, []string{jwtClientID, jwtGiven}},
-		{"jwt.subject", e.JWT.Subject, []string{jwtIssuer, jwtGiven, jwtOptional}},
-		{"jwt.key_id", e.JWT.KeyID, []string{jwtGiven}},
-		{"jwt.scope", e.JWT.Scope, []string{jwtClaim, jwtParam}},
-	} {
-		if w.value != "" && !slices.Contains(w.right, w.value) {
-			return fmt.Errorf("%s %q is not one of %s", w.word, w.value, strings.Join(w.right, ", "))
-		}
+	if err := oneOf([]choice{
+		{"jwt.issuer", e.JWT.Issuer},
+		{"jwt.subject", e.JWT.Subject},
+		{"jwt.key_id", e.JWT.KeyID},
+		{"jwt.scope", e.JWT.Scope},
+		{"jwt.carry", e.JWT.Carry},
+	}); err != nil {
+		return err
 	}
 	_, err := e.JWT.life()
 	return err
@@ -121,16 +114,16 @@ func (j *JWTEntry) life() (time.Duration, error) {
 
 func (e Entry) checkAccount() error {
 	a := e.Account
-	if a.URL == "" && (a.ID != "" || a.Name != "" || a.Email != "" || a.Scopes != nil) {
+	if a.URL == "" && (a.ID != "" || a.Name != "" || a.Email != "" || a.Scopes != nil || a.Method != "" || a.Body != "") {
 		return errors.New("account.url is missing")
 	}
-	if a.ID == "" && (a.Name != "" || a.Email != "") {
+	switch {
+	case a.ID == "" && (a.Name != "" || a.Email != ""):
 		return errors.New("account.id is missing: a name or an email address identifies nobody")
-	}
-	for _, s := range a.Scopes {
-		if !scopeToken.MatchString(s) || len(e.Scopes) > 0 && !slices.Contains(e.Scopes, s) {
-			return fmt.Errorf("account.scopes %q is none of the provider's scopes", s)
-		}
+	case a.Body != "" && a.Method != http.MethodPost:
+		return errors.New("account.body goes with account.method POST only")
+	case a.Body != "" && !json.Valid([]byte(a.Body)):
+		return errors.New("account.body is not JSON")
 	}
 	return nil
 }

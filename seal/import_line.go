@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -29,11 +30,15 @@ type importLine struct {
 }
 
 // ImportLine returns c with its credential in clear, as one JSON object that an
-// import takes. It is for moving away, and nothing that runs calls it.
+// import takes. What the provider told stands among the parameters. It is for moving away, and nothing that runs calls it.
 func ImportLine(c *tokenstore.Connection) ([]byte, error) {
 	line := importLine{
 		ID: c.ID, Integration: c.Integration, UserID: c.UserID, Name: c.Name, Labels: c.Labels, Params: c.Params,
 		Metadata: json.RawMessage(c.Metadata), Disabled: c.Disabled, AuthScheme: c.AuthScheme,
+	}
+	if len(c.Token.Metadata) > 0 { // nobody tells it again where the user does not connect again
+		line.Params = maps.Clone(c.Token.Metadata)
+		maps.Copy(line.Params, c.Params)
 	}
 	access, refresh := c.Token.AccessToken.Reveal(), c.Token.RefreshToken.Reveal()
 	switch c.AuthScheme {

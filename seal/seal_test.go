@@ -94,6 +94,15 @@ func TestFlowRoundTrip(t *testing.T) {
 			}
 		})
 	}
+	// What a callback told must not keep the answer from being stored.
+	told := tokenstore.Flow{Answer: &tokenstore.Answer{Callback: map[string]string{"scope": "read\xff"}}}
+	sealed, err := ks.SealFlow(&told, ad)
+	if err != nil {
+		t.Fatalf("SealFlow of a callback that is not UTF-8 = %v", err)
+	}
+	if got, err := ks.OpenFlow(sealed, ad); err != nil || got.Answer.Callback["scope"] != "read\ufffd" {
+		t.Errorf("OpenFlow = %+v, %v", got, err)
+	}
 }
 
 func TestEventRoundTrip(t *testing.T) {

@@ -67,6 +67,8 @@ type tokenWire struct {
 	Metadata         map[string]string `json:"metadata,omitzero"`
 	Generation       uint64            `json:"generation,omitzero"`
 	Unproven         bool              `json:"unproven,omitzero"`
+	Margin           time.Duration     `json:"margin,omitzero"` // nanoseconds
+	Provisional      bool              `json:"provisional,omitzero"`
 }
 
 type intentWire struct {
@@ -85,6 +87,8 @@ type answerWire struct {
 	ContentType []byte    `json:"content_type,omitzero"` // as a stranger sent it
 	RetryAfter  []byte    `json:"retry_after,omitzero"`  // as a stranger sent it
 	Body        []byte    `json:"body,omitzero"`
+
+	Callback map[string]string `json:"callback,omitzero"`
 }
 
 type stagedWire struct {
@@ -221,6 +225,7 @@ func newTokenWire(t tokenstore.Token) tokenWire {
 		IssuedAt:  instant(t.IssuedAt), ExpiresAt: instant(t.ExpiresAt), ExpiryUnknown: t.ExpiryUnknown,
 		RefreshExpiresAt: instant(t.RefreshExpiresAt),
 		Scopes:           scopes, Metadata: metadata, Generation: t.Generation, Unproven: t.Unproven,
+		Margin: t.Margin, Provisional: t.Provisional,
 	}
 }
 
@@ -228,15 +233,21 @@ func newTokenWire(t tokenstore.Token) tokenWire {
 // UTF-8: a provider that sends anything else there must not keep its tokens
 // from being stored.
 func providerText(t tokenstore.Token) (scopes []string, metadata map[string]string) {
-	scopes, metadata = slices.Clone(t.Scopes), maps.Clone(t.Metadata)
+	scopes = slices.Clone(t.Scopes)
 	for i, s := range scopes {
 		scopes[i] = validText(s)
 	}
-	for k, v := range t.Metadata {
-		delete(metadata, k)
-		metadata[validText(k)] = validText(v)
+	return scopes, validTexts(t.Metadata)
+}
+
+// validTexts returns m as valid UTF-8.
+func validTexts(m map[string]string) map[string]string {
+	valid := maps.Clone(m)
+	for k, v := range m {
+		delete(valid, k)
+		valid[validText(k)] = validText(v)
 	}
-	return scopes, metadata
+	return valid
 }
 
 func (w *tokenWire) token() tokenstore.Token {
@@ -245,6 +256,7 @@ func (w *tokenWire) token() tokenstore.Token {
 		IssuedAt: w.IssuedAt, ExpiresAt: w.ExpiresAt, ExpiryUnknown: w.ExpiryUnknown,
 		RefreshExpiresAt: w.RefreshExpiresAt,
 		Scopes:           w.Scopes, Metadata: w.Metadata, Generation: w.Generation, Unproven: w.Unproven,
+		Margin: w.Margin, Provisional: w.Provisional,
 	}
 }
 
@@ -255,6 +267,7 @@ func newAnswerWire(a *tokenstore.Answer) *answerWire {
 	return &answerWire{
 		SentAt: instant(a.SentAt), ReceivedAt: instant(a.ReceivedAt), Status: a.Status,
 		ContentType: []byte(a.ContentType), RetryAfter: []byte(a.RetryAfter), Body: reveal(a.Body),
+		Callback: validTexts(a.Callback),
 	}
 }
 
@@ -265,6 +278,7 @@ func (w *answerWire) answer() *tokenstore.Answer {
 	return &tokenstore.Answer{
 		SentAt: w.SentAt, ReceivedAt: w.ReceivedAt, Status: w.Status,
 		ContentType: string(w.ContentType), RetryAfter: string(w.RetryAfter), Body: conceal(w.Body),
+		Callback: w.Callback,
 	}
 }
 

@@ -47,6 +47,9 @@ const (
 	// ReasonSchemeChanged is told, never stored: the integration has another auth
 	// scheme by now, so that the credential would travel as what it is not.
 	ReasonSchemeChanged = "auth_scheme_changed"
+	// ReasonAPIUnknown is told, never stored: the provider has not told where the
+	// connection's API is.
+	ReasonAPIUnknown = "api_unknown"
 )
 
 // CompletionLife is how long a completion code may be used, and how long a
@@ -160,10 +163,7 @@ func (c Connection) Clone() Connection {
 	c.Token = c.Token.Clone()
 	if c.Intent != nil {
 		in := *c.Intent
-		if in.Answer != nil {
-			a := *in.Answer
-			in.Answer = &a
-		}
+		in.Answer = in.Answer.Clone()
 		c.Intent = &in
 	}
 	if c.Staged != nil {
@@ -206,7 +206,7 @@ func (c *Connection) ReturnTo(registered []string) string {
 // Due returns when the store's keeper has to look at this connection, or the
 // zero time if never: an INITIATED one that nobody finishes, a credential that
 // nobody completes, a refresh whose outcome is not known, a refresh token that
-// would die unused. A refresh of a disabled connection waits until it is enabled.
+// would die unused, a token that is only provisional. A refresh of a disabled connection waits until it is enabled.
 func (c *Connection) Due() time.Time {
 	var due time.Time
 	earlier := func(t time.Time) {
@@ -233,11 +233,18 @@ const minKeepAlive = time.Minute
 
 // KeepAliveAt returns when the refresh token of a connection that nobody uses
 // should be renewed before it dies, or the zero time if never: between seven
-// and nine tenths of its life, another time for each connection.
+// and nine tenths of its life, another time for each connection. A provisional
+// token is to be renewed at once, unless that was begun and its outcome is open.
 func (c *Connection) KeepAliveAt() time.Time {
 	t := &c.Token
+	if c.Status != StatusActive || c.Disabled || t.RefreshToken.IsZero() {
+		return time.Time{}
+	}
+	if t.Provisional && c.Intent == nil {
+		return t.IssuedAt
+	}
 	life := t.RefreshExpiresAt.Sub(t.IssuedAt)
-	if c.Status != StatusActive || c.Disabled || t.RefreshToken.IsZero() || t.RefreshExpiresAt.IsZero() || life < minKeepAlive {
+	if t.RefreshExpiresAt.IsZero() || life < minKeepAlive {
 		return time.Time{}
 	}
 	return t.IssuedAt.Add(time.Duration((0.7 + 0.2*Share(c.ID)) * float64(life)))
@@ -258,10 +265,20 @@ func (c *Connection) Stage(st Staged) {
 	c.LastFlow = st.FlowID
 }
 
-// Activate makes t the live credential, one generation further, at now.
-func (c *Connection) Activate(t Token, requested []string, now time.Time) {
+// Replace makes t the live credential, one generation further, and ends what was
+// begun with the one before. What the provider told with it takes the place of
+// parameters of that name, which an import gave.
+func (c *Connection) Replace(t Token) {
 	t.Generation = c.Token.Generation + 1
-	c.Token, c.Intent, c.Staged = t, nil, nil
+	c.Token, c.Intent = t, nil
+	c.Params = maps.Clone(c.Params)
+	maps.DeleteFunc(c.Params, func(name, _ string) bool { _, told := t.Metadata[name]; return told })
+}
+
+// Activate makes t, which connecting has brought, the live credential at now.
+func (c *Connection) Activate(t Token, requested []string, now time.Time) {
+	c.Replace(t)
+	c.Staged = nil
 	c.RequestedScopes = requested
 	c.Status, c.StatusReason = StatusActive, ""
 	c.ConnectedAt = now
@@ -331,11 +348,12 @@ func (c *Connection) Fail(reason string) {
 // ends, and says why it will not go on.
 func (c *Connection) LoseRefreshToken(reason string) {
 	c.Token.RefreshToken, c.Intent = secret.String{}, nil
+	c.Token.Provisional = false // nothing can make one that lasts of it any more
 	c.StatusReason = reason
 }
 
 // Expire says that the provider no longer takes the credential. The dead
-// tokens are erased; the scopes and the generation stay.
+// tokens are erased; the scopes, what the provider told, and the generation stay.
 func (c *Connection) Expire(reason string) {
 	c.Status, c.StatusReason = StatusExpired, reason
 	c.eraseToken()
@@ -351,5 +369,5 @@ func (c *Connection) Revoke() {
 
 func (c *Connection) eraseToken() {
 	c.Intent = nil
-	c.Token = Token{Scopes: c.Token.Scopes, Generation: c.Token.Generation}
+	c.Token = Token{Scopes: c.Token.Scopes, Metadata: c.Token.Metadata, Generation: c.Token.Generation}
 }

@@ -210,6 +210,17 @@ func TestActivate(t *testing.T) {
 	}
 }
 
+// What the provider tells takes the place of what an import gave; what users
+// gave stays.
+func TestActivateTold(t *testing.T) {
+	given := map[string]string{"shop": "acme", "realm_id": "1"}
+	c := tokenstore.Connection{Params: given}
+	c.Activate(tokenstore.Token{AccessToken: secret.New("t"), Metadata: map[string]string{"realm_id": "2"}}, nil, now)
+	if diff := cmp.Diff(map[string]string{"shop": "acme"}, c.Params); diff != "" || len(given) != 2 {
+		t.Errorf("params (-want +got):\n%s", diff)
+	}
+}
+
 func TestEndings(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -233,9 +244,9 @@ func TestEndings(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			c := staged(tc.from)
 			c.Token.RefreshToken = secret.New("refresh")
-			c.Token.Scopes = []string{"read"}
+			c.Token.Scopes, c.Token.Metadata = []string{"read"}, map[string]string{"realm_id": "1"}
 			generation := c.Token.Generation
-			c.Intent = &tokenstore.Intent{}
+			c.Intent, c.Token.Provisional = &tokenstore.Intent{}, true
 			tc.end(&c)
 			if c.Status != tc.status || c.StatusReason != tc.reason {
 				t.Errorf("status = %s (%s), want %s (%s)", c.Status, c.StatusReason, tc.status, tc.reason)
@@ -246,12 +257,12 @@ func TestEndings(t *testing.T) {
 			if got := c.Staged != nil; got != tc.staged {
 				t.Errorf("staged credential there = %v, want %v", got, tc.staged)
 			}
-			if c.Token.Generation != generation || !slices.Equal(c.Token.Scopes, []string{"read"}) {
-				t.Errorf("generation, scopes = %d, %v; want them kept", c.Token.Generation, c.Token.Scopes)
+			if c.Token.Generation != generation || !slices.Equal(c.Token.Scopes, []string{"read"}) || c.Token.Metadata["realm_id"] != "1" {
+				t.Errorf("generation, scopes, told = %d, %v, %v; want them kept", c.Token.Generation, c.Token.Scopes, c.Token.Metadata)
 			}
 			ended := !tc.token && tc.from != tokenstore.StatusInitiated
-			if (ended || tc.reason == "x" && tc.token) && (!c.Token.RefreshToken.IsZero() || c.Intent != nil) {
-				t.Error("a refresh token or an intent is left")
+			if (ended || tc.reason == "x" && tc.token) && (!c.Token.RefreshToken.IsZero() || c.Intent != nil || c.Token.Provisional) {
+				t.Error("a refresh token or an intent is left, or it waits for one")
 			}
 		})
 	}
@@ -260,11 +271,24 @@ func TestEndings(t *testing.T) {
 func TestDue(t *testing.T) {
 	intent := func(c *tokenstore.Connection, at time.Time) { c.Intent = &tokenstore.Intent{Deadline: at} }
 	plain := tokenstore.Connection{Status: tokenstore.StatusActive}
+	provisional := func(c *tokenstore.Connection) {
+		c.Token = tokenstore.Token{AccessToken: secret.New("a"), RefreshToken: secret.New("a"), IssuedAt: now, Provisional: true}
+	}
 	for _, tc := range []struct {
 		name string
 		edit func(*tokenstore.Connection)
 		want time.Time
 	}{
+		{"provisional", provisional, now},
+		{"provisional and disabled", func(c *tokenstore.Connection) { provisional(c); c.Disabled = true }, time.Time{}},
+		{"provisional, being renewed", func(c *tokenstore.Connection) { provisional(c); intent(c, now.Add(1)) }, now.Add(1)},
+		{"provisional, refused for good", func(c *tokenstore.Connection) { provisional(c); c.LoseRefreshToken("x") }, time.Time{}},
+		{"provisional, expired", func(c *tokenstore.Connection) { provisional(c); c.Expire("x") }, time.Time{}},
+		{"provisional, waiting for completion", func(c *tokenstore.Connection) {
+			provisional(c)
+			c.Stage(tokenstore.Staged{Token: c.Token, Until: now.Add(time.Minute)})
+			c.Status, c.Token = tokenstore.StatusInitiated, tokenstore.Token{}
+		}, now.Add(time.Minute)},
 		{"nothing", func(*tokenstore.Connection) {}, time.Time{}},
 		{"initiated", func(c *tokenstore.Connection) {
 			c.Status, c.InitiatedUntil = tokenstore.StatusInitiated, now

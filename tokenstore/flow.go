@@ -74,10 +74,7 @@ func (f Flow) Clone() Flow {
 	f.Labels, f.Params = maps.Clone(f.Labels), maps.Clone(f.Params)
 	f.Scopes = slices.Clone(f.Scopes)
 	f.News = slices.Clone(f.News)
-	if f.Answer != nil {
-		a := *f.Answer
-		f.Answer = &a
-	}
+	f.Answer = f.Answer.Clone()
 	return f
 }
 

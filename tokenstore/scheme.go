@@ -40,6 +40,9 @@ var (
 	ErrCredentialInvalid = errors.New("credentials are not valid")
 	// ErrCredentialRefused: the provider was tried, and does not take it.
 	ErrCredentialRefused = errors.New("provider refused the credentials")
+	// ErrAccountNeeded: the provider was not told where the account's API is, so
+	// that the credential can't be used.
+	ErrAccountNeeded = errors.New("the account's API is not known")
 )
 
 // Account is the account behind a connection, as its provider names it. The

@@ -27,9 +27,17 @@ type Token struct {
 	ExpiryUnknown bool
 	// RefreshExpiresAt is the end of the refresh token's life, zero if unknown.
 	RefreshExpiresAt time.Time
-	Scopes           []string          // granted (RFC 6749 section 3.3)
-	Metadata         map[string]string // what else the catalogue keeps of the answer
-	Generation       uint64            // counts the credentials of the connection, from 1
+	Scopes           []string // granted (RFC 6749 section 3.3)
+	// Metadata is what the provider told with the credential of the connection's
+	// parameters, such as the host of its API: name → value.
+	Metadata map[string]string
+	// Margin is the longest time before the access token's end at which it is
+	// renewed, where the provider has one of its own; zero: as SoftAt says.
+	Margin time.Duration
+	// Provisional says that the code brought this token, and that a second
+	// request is to make one that lasts of it, at once.
+	Provisional bool
+	Generation  uint64 // counts the credentials of the connection, from 1
 	// Unproven says that the token came from a backup: its refresh token may
 	// have been rotated since, and be spent.
 	Unproven bool
@@ -55,23 +63,33 @@ const (
 )
 
 // SoftAt returns when a renewal of t should begin behind the requests that use
-// it: a fifth of its life before its end, at most five minutes. Zero: never.
+// it: a fifth of its life before its end, at most five minutes; or Margin, never
+// over half the life; or at once where it is Provisional. Zero: never.
 func (t *Token) SoftAt() time.Time {
-	if t.ExpiresAt.IsZero() {
+	switch {
+	case t.Provisional:
+		return t.IssuedAt
+	case t.ExpiresAt.IsZero():
 		return time.Time{}
+	case t.Margin > 0:
+		return t.ExpiresAt.Add(-min(t.Margin, t.life()/2))
 	}
 	return t.ExpiresAt.Add(-min(t.life()/5, maxSoftMargin))
 }
 
 // HardAt returns when a request has to wait for a renewal of t: a tenth of its
-// life before its end, between one and ten seconds, never over half the life.
-// Zero: never, since t does not expire or its end is only guessed.
+// life before its end, between one and ten seconds, never over half the life or
+// over Margin. Zero: never, since t does not expire or its end is only guessed.
 func (t *Token) HardAt() time.Time {
 	if t.ExpiresAt.IsZero() || t.ExpiryUnknown {
 		return time.Time{}
 	}
 	life := t.life()
-	return t.ExpiresAt.Add(-min(max(life/10, minHardMargin), maxHardMargin, life/2))
+	margin := min(max(life/10, minHardMargin), maxHardMargin, life/2)
+	if t.Margin > 0 {
+		margin = min(margin, t.Margin)
+	}
+	return t.ExpiresAt.Add(-margin)
 }
 
 func (t *Token) life() time.Duration { return max(t.ExpiresAt.Sub(t.IssuedAt), 0) }
@@ -85,6 +103,19 @@ type Answer struct {
 	ContentType string        // header Content-Type
 	RetryAfter  string        // header Retry-After
 	Body        secret.String // at most 1 MiB
+	// Callback is what of the authorization response belongs to a code's answer:
+	// name → value.
+	Callback map[string]string
+}
+
+// Clone returns a copy that shares nothing with a; nil of nil.
+func (a *Answer) Clone() *Answer {
+	if a == nil {
+		return nil
+	}
+	other := *a
+	other.Callback = maps.Clone(a.Callback)
+	return &other
 }
 
 // Intent is the promise to redeem a refresh token, stored before the token is

@@ -50,6 +50,35 @@ func TestMarginsWithoutAnEnd(t *testing.T) {
 	}
 }
 
+// A provider's own margin takes the place of ours, and never half of a life.
+func TestMarginOfTheProvider(t *testing.T) {
+	for _, tc := range []struct {
+		life, margin, soft, hard time.Duration
+	}{
+		{time.Hour, 30 * time.Second, 30 * time.Second, 10 * time.Second},
+		{time.Hour, 5 * time.Second, 5 * time.Second, 5 * time.Second},
+		{60 * 24 * time.Hour, 7 * 24 * time.Hour, 7 * 24 * time.Hour, 10 * time.Second},
+		{time.Hour, 2 * time.Hour, 30 * time.Minute, 10 * time.Second},
+	} {
+		tok := tokenstore.Token{IssuedAt: now, ExpiresAt: now.Add(tc.life), Margin: tc.margin}
+		if soft, hard := tok.ExpiresAt.Sub(tok.SoftAt()), tok.ExpiresAt.Sub(tok.HardAt()); soft != tc.soft || hard != tc.hard {
+			t.Errorf("%v with a margin of %v: SoftAt, HardAt are %v, %v before the end, want %v, %v", tc.life, tc.margin, soft, hard, tc.soft, tc.hard)
+		}
+	}
+}
+
+// A provisional token is due at once, and serves to its end.
+func TestProvisional(t *testing.T) {
+	tok := tokenstore.Token{IssuedAt: now, ExpiresAt: now.Add(time.Hour), Provisional: true}
+	if !tok.SoftAt().Equal(now) || !tok.HardAt().Equal(now.Add(time.Hour-10*time.Second)) {
+		t.Errorf("SoftAt, HardAt = %v, %v", tok.SoftAt(), tok.HardAt())
+	}
+	tok.ExpiresAt = time.Time{}
+	if !tok.SoftAt().Equal(now) || !tok.HardAt().IsZero() {
+		t.Errorf("without an end: SoftAt, HardAt = %v, %v", tok.SoftAt(), tok.HardAt())
+	}
+}
+
 func TestFlow(t *testing.T) {
 	f := tokenstore.Flow{
 		Stage: tokenstore.FlowOpen, ExpiresAt: now,
