@@ -18,25 +18,23 @@ type response struct {
 	errc   string // the `error`, as sent
 	iss    string
 	hasIss bool
+	query  string // all that could be read, encoded anew
 }
 
-// responseNames are the parameters of an authorization response that are looked
-// at.
-var responseNames = []string{"state", "code", "error", "iss", "access_token"}
-
-// parseResponse reads a callback's query. "Response parameters MUST NOT be
-// included more than once" (RFC 6749 section 3.1): of two values, one may be
-// an attacker's. A token in the query is never taken (RFC 9700 section 2.1.2).
-func parseResponse(rawQuery string) (response, bool) {
+// parseResponse reads a callback's query, with the code in codeParam. "Response
+// parameters MUST NOT be included more than once" (RFC 6749 section 3.1): of two
+// values, one may be an attacker's. A token in the query is never taken (RFC 9700
+// section 2.1.2).
+func parseResponse(rawQuery, codeParam string) (response, bool) {
 	q, _ := url.ParseQuery(rawQuery) // drops pairs it can't read, wherever the provider made them
-	for _, name := range responseNames {
+	for _, name := range []string{"state", codeParam, "error", "iss", "access_token"} {
 		if len(q[name]) > 1 {
 			return response{}, false
 		}
 	}
 	resp := response{
-		state: secret.New(q.Get("state")), code: secret.New(q.Get("code")),
-		errc: q.Get("error"), iss: q.Get("iss"), hasIss: q.Has("iss"),
+		state: secret.New(q.Get("state")), code: secret.New(q.Get(codeParam)),
+		errc: q.Get("error"), iss: q.Get("iss"), hasIss: q.Has("iss"), query: q.Encode(),
 	}
 	ok := !resp.state.IsZero() && resp.code.IsZero() == (resp.errc != "") && !q.Has("access_token")
 	return resp, ok
@@ -50,7 +48,7 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, name, rawQuer
 		h.guess(w, r, failure{codeStateInvalid, err})
 		return
 	}
-	resp, ok := parseResponse(rawQuery)
+	resp, ok := parseResponse(rawQuery, h.codeParam(name))
 	if !ok {
 		h.guess(w, r, failure{codeStateInvalid, errors.New("callback without one state and either a code or an error")})
 		return
@@ -79,6 +77,14 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, name, rawQuer
 	}
 }
 
+// codeParam returns where the integration with this name has its codes.
+func (h *Handler) codeParam(name string) string {
+	if in, ok := h.cfg.Integrations[name]; ok && in.Provider != nil {
+		return in.Provider.CodeParam()
+	}
+	return "code"
+}
+
 // respond goes on with a response that belongs to an open flow and came by the
 // flow's own browser.
 func (h *Handler) respond(w http.ResponseWriter, r *http.Request, f tokenstore.Flow, resp response) {
@@ -102,7 +108,12 @@ func (h *Handler) respond(w http.ResponseWriter, r *http.Request, f tokenstore.F
 	case resp.errc != "":
 		h.end(w, r, f, refusal(in.Provider, resp.errc))
 	default:
-		h.complete(w, r, f, in, resp.code)
+		told, err := in.Provider.Callback(resp.query)
+		if err != nil {
+			h.end(w, r, f, failure{codeSourceError, err})
+			return
+		}
+		h.complete(w, r, f, in, resp.code, told)
 	}
 }
 
@@ -206,9 +217,12 @@ func (h *Handler) usedNow(ctx context.Context, w http.ResponseWriter, r *http.Re
 	h.used(w, r, &f)
 }
 
-// complete redeems the code and sends the browser on. The work is detached
-// from the browser's request: a browser that goes away cancels nothing.
-func (h *Handler) complete(w http.ResponseWriter, r *http.Request, f tokenstore.Flow, in Integration, code secret.String) {
+// complete redeems the code, beside which the response told something, and
+// sends the browser on. The work is detached from the browser's request: a
+// browser that goes away cancels nothing.
+func (h *Handler) complete(
+	w http.ResponseWriter, r *http.Request, f tokenstore.Flow, in Integration, code secret.String, told map[string]string,
+) {
 	began, closing := h.enter(f.ID)
 	switch {
 	case closing:
@@ -224,7 +238,7 @@ func (h *Handler) complete(w http.ResponseWriter, r *http.Request, f tokenstore.
 	if !ok {
 		return
 	}
-	got, no := h.redeem(ctx, &taken, in, code, h.browser(r))
+	got, no := h.redeem(ctx, &taken, in, code, told, h.browser(r))
 	h.land(w, r, &taken, in, got, no)
 }
 

@@ -209,8 +209,12 @@ func (h *Handler) Close(ctx context.Context) error {
 // Limits of one request to a provider.
 const (
 	exchangeLimit = 20 * time.Second
-	// accountLimit bounds the one request that asks whose account it is.
+	// accountLimit bounds asking whose account it is.
 	accountLimit = 10 * time.Second
+	// accountTries is how often that is asked where nothing goes on without, and
+	// accountPause the first wait between two, which doubles.
+	accountTries = 4
+	accountPause = 500 * time.Millisecond
 	// discoverLimit bounds what may have to be fetched before the browser can
 	// be sent on: the user is waiting.
 	discoverLimit = 10 * time.Second

@@ -18,6 +18,7 @@ type keyed struct {
 	fields     []tokenstore.Field
 	params     []tokenstore.Field
 	account    func() (tokenstore.Account, error) // nil: can't be asked for
+	tells      map[string]string                  // what it adds to the token when it is asked for
 	credential func(given map[string]string) (tokenstore.Token, tokenstore.Account, error)
 	device     tokenstore.Device // without a code: there is no endpoint
 	poll       func() (tokenstore.Answer, error)
@@ -37,11 +38,19 @@ func (k *keyed) Scheme() string {
 func (k *keyed) Fields() []tokenstore.Field      { return k.fields }
 func (k *keyed) ParamFields() []tokenstore.Field { return k.params }
 
-func (k *keyed) Account(context.Context, tokenstore.Token) (tokenstore.Account, error) {
+func (k *keyed) Account(_ context.Context, t *tokenstore.Token) (tokenstore.Account, error) {
 	if k.account == nil {
 		return tokenstore.Account{}, fmt.Errorf("account: %w", errors.ErrUnsupported)
 	}
-	return k.account()
+	account, err := k.account()
+	if err == nil && len(k.tells) > 0 {
+		t.Metadata = maps.Clone(t.Metadata)
+		if t.Metadata == nil {
+			t.Metadata = map[string]string{}
+		}
+		maps.Copy(t.Metadata, k.tells)
+	}
+	return account, err
 }
 
 func (k *keyed) Credential(_ context.Context, given map[string]secret.String) (tokenstore.Token, tokenstore.Account, error) {

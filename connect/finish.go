@@ -29,7 +29,7 @@ type landing struct {
 // taken is the intent: no crash can make the code go out again. The answer is
 // stored before anything reads it.
 func (h *Handler) redeem(
-	ctx context.Context, f *tokenstore.Flow, in Integration, code secret.String, by tokenstore.Actor,
+	ctx context.Context, f *tokenstore.Flow, in Integration, code secret.String, told map[string]string, by tokenstore.Actor,
 ) (landing, *failure) {
 	if f.Reconnect {
 		if _, err := h.cfg.Store.Connection(ctx, f.ConnectionID); err != nil {
@@ -39,7 +39,7 @@ func (h *Handler) redeem(
 	_ = failpoint.Hit("connect.after_take")
 	exchange, cancel := context.WithTimeout(ctx, exchangeLimit)
 	defer cancel()
-	a, err := in.Provider.Exchange(exchange, code, f.CodeVerifier)
+	a, err := in.Provider.Exchange(exchange, code, f.CodeVerifier, told)
 	if err != nil {
 		return landing{}, h.settle(ctx, f, failure{codeSourceError, err}, by)
 	}
@@ -75,7 +75,13 @@ func (h *Handler) conclude(
 		}
 		return landing{}, h.settle(ctx, f, x, by)
 	}
-	return h.store(ctx, f, in, h.whose(ctx, in, t), by)
+	b := h.whose(ctx, in, t)
+	if errors.Is(b.unknown, tokenstore.ErrAccountNeeded) { // nothing could be called with it
+		no := h.settle(ctx, f, failure{codeSourceError, b.unknown}, by)
+		h.discard(ctx, f, b)
+		return landing{}, no
+	}
+	return h.store(ctx, f, in, b, by)
 }
 
 // brought is the credential that a flow brought.
@@ -86,19 +92,45 @@ type brought struct {
 	scheme  string             // set by save
 }
 
-// whose asks once whose account a credential is of.
+// whose asks once whose account a credential is of, and where the credential is
+// of no use without knowing that, a few times.
 func (h *Handler) whose(ctx context.Context, in Integration, t tokenstore.Token) brought {
 	ctx, cancel := context.WithTimeout(ctx, accountLimit)
 	defer cancel()
-	account, err := in.Provider.Account(ctx, t)
+	account, err := in.Provider.Account(ctx, &t)
+	for n := range accountTries - 1 {
+		if !errors.Is(err, tokenstore.ErrAccountNeeded) || !passing(err) || !rest(ctx, accountPause<<n) {
+			break
+		}
+		account, err = in.Provider.Account(ctx, &t)
+	}
 	switch {
-	case errors.Is(err, errors.ErrUnsupported):
+	case errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, tokenstore.ErrAccountNeeded):
 		return brought{token: t}
 	case err != nil:
 		h.log.Warn("account not asked for", zap.String("integration", in.Name), zap.Error(err))
 		return brought{token: t, unknown: err}
 	}
 	return brought{token: t, account: account}
+}
+
+// passing reports whether asking again may bring what err kept from coming.
+func passing(err error) bool {
+	no, refused := errors.AsType[*tokenstore.RefusalError](err)
+	return refused && no.Kind == tokenstore.RefusedForNow ||
+		errors.Is(err, tokenstore.ErrNotSent) || errors.Is(err, tokenstore.ErrOutcomeUnknown)
+}
+
+// rest waits, and reports false if ctx ends first.
+func rest(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // errAccountUnknown: a connection is of a known account, and whether the new

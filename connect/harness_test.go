@@ -1,6 +1,7 @@
 package connect_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -49,6 +50,9 @@ type fakeProvider struct {
 	parsing      func()                                           // nil: nothing
 	scopes       []string                                         // granted; nil: as asked
 	exchange     func(context.Context) (tokenstore.Answer, error) // nil: answers at once
+	codeParam    string                                           // empty: code
+	provisional  bool
+	callback     func(rawQuery string) (map[string]string, error) // nil: tells nothing
 	keyed
 
 	mu        sync.Mutex // guards below
@@ -70,7 +74,16 @@ func (p *fakeProvider) AuthorizeURL(_ context.Context, state, verifier secret.St
 	return "https://idp.example/authorize?" + q.Encode(), p.authorizeErr
 }
 
-func (p *fakeProvider) Exchange(ctx context.Context, code, verifier secret.String) (tokenstore.Answer, error) {
+func (p *fakeProvider) CodeParam() string { return cmp.Or(p.codeParam, "code") }
+
+func (p *fakeProvider) Callback(rawQuery string) (map[string]string, error) {
+	if p.callback == nil {
+		return nil, nil
+	}
+	return p.callback(rawQuery)
+}
+
+func (p *fakeProvider) Exchange(ctx context.Context, code, verifier secret.String, callback map[string]string) (tokenstore.Answer, error) {
 	p.mu.Lock()
 	p.exchanges = append(p.exchanges, Exchange{code.Reveal(), verifier.Reveal()})
 	n := len(p.exchanges)
@@ -78,7 +91,9 @@ func (p *fakeProvider) Exchange(ctx context.Context, code, verifier secret.Strin
 	if p.exchange != nil {
 		return p.exchange(ctx)
 	}
-	return tokenstore.Answer{Status: 200, SentAt: time.Now(), Body: secret.New(fmt.Sprintf("token-canary-%d", n))}, nil
+	return tokenstore.Answer{
+		Status: 200, SentAt: time.Now(), Body: secret.New(fmt.Sprintf("token-canary-%d", n)), Callback: callback,
+	}, nil
 }
 
 func (p *fakeProvider) Parse(a tokenstore.Answer, _ tokenstore.Token, asked []string) (tokenstore.Token, error) {
@@ -97,7 +112,10 @@ func (p *fakeProvider) Parse(a tokenstore.Answer, _ tokenstore.Token, asked []st
 	if scopes == nil {
 		scopes = asked
 	}
-	return tokenstore.Token{AccessToken: a.Body, RefreshToken: secret.New("refresh-" + a.Body.Reveal()), Scopes: scopes}, nil
+	return tokenstore.Token{
+		AccessToken: a.Body, RefreshToken: secret.New("refresh-" + a.Body.Reveal()), Scopes: scopes,
+		Metadata: maps.Clone(a.Callback), Provisional: p.provisional, IssuedAt: a.SentAt,
+	}, nil
 }
 
 func (p *fakeProvider) Issuer(context.Context) (string, bool, error) {

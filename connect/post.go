@@ -77,15 +77,9 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 // path with what was posted sealed in one parameter, and what comes then is a
 // callback like any other. The code stays out of the browser's history.
 func (h *Handler) carryOn(w http.ResponseWriter, r *http.Request, name string, form url.Values) {
-	kept := url.Values{}
-	for _, field := range responseNames {
-		if values, ok := form[field]; ok {
-			kept[field] = values
-		}
-	}
-	raw := kept.Encode()
+	raw := form.Encode()
 	_, known := h.cfg.Integrations[name]
-	if _, ok := parseResponse(raw); !ok || !known || len(raw) > maxResponse {
+	if _, ok := parseResponse(raw, h.codeParam(name)); !ok || !known || len(raw) > maxResponse {
 		h.guess(w, r, failure{codeStateInvalid, errors.New("posted callback without one state and either a code or an error")})
 		return
 	}

@@ -77,7 +77,7 @@ func TestPostedCallback(t *testing.T) {
 	if b.p.exchanged() != 1 {
 		t.Errorf("%d exchanges", b.p.exchanged())
 	}
-	wantApp(t, br.follow(url.Values{"state": {br.open(b.link())}, "error": {"access_denied"}, "error_description": {"no"}}), "user_denied")
+	wantApp(t, br.follow(url.Values{"state": {br.open(b.link())}, "error": {"access_denied"}, "error_description": {"the user said no"}}), "user_denied")
 }
 
 func TestPostedCallbackRefused(t *testing.T) {

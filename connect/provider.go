@@ -18,9 +18,17 @@ type Provider interface {
 	// AuthorizeURL returns the address to which the browser is sent (RFC 6749
 	// section 4.1.1).
 	AuthorizeURL(ctx context.Context, state, codeVerifier secret.String, scopes []string) (string, error)
+	// CodeParam returns the parameter of the authorization response that carries
+	// the code. It needs no parameters of connections.
+	CodeParam() string
+	// Callback returns what is kept of the query of an authorization response with
+	// a code: the connection parameters that it tells, by name. The error says that
+	// the response is not the provider's, or not of its form.
+	Callback(rawQuery string) (map[string]string, error)
 	// Exchange redeems a code with exactly one request and returns the answer
-	// unread. The error wraps tokenstore.ErrNotSent or ErrOutcomeUnknown.
-	Exchange(ctx context.Context, code, codeVerifier secret.String) (tokenstore.Answer, error)
+	// unread, with what Callback returned in it. The error wraps
+	// tokenstore.ErrNotSent or ErrOutcomeUnknown.
+	Exchange(ctx context.Context, code, codeVerifier secret.String, callback map[string]string) (tokenstore.Answer, error)
 	// Parse reads such an answer. The error is a *tokenstore.RefusalError or
 	// wraps tokenstore.ErrOutcomeUnknown.
 	Parse(a tokenstore.Answer, prev tokenstore.Token, askedScopes []string) (tokenstore.Token, error)
@@ -32,9 +40,10 @@ type Provider interface {
 	Denied(code string) bool
 	// ScopeText returns what a scope allows in plain words, empty if unknown.
 	ScopeText(scope string) string
-	// Account asks whose account t is of. The error wraps errors.ErrUnsupported
-	// where there is no request for it.
-	Account(ctx context.Context, t tokenstore.Token) (tokenstore.Account, error)
+	// Account asks whose account t is of, and adds what the answer tells to
+	// t.Metadata. The error wraps errors.ErrUnsupported where there is no request
+	// for it, and tokenstore.ErrAccountNeeded where t is of no use without.
+	Account(ctx context.Context, t *tokenstore.Token) (tokenstore.Account, error)
 	Keys
 	Devices
 }

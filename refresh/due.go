@@ -15,9 +15,9 @@ import (
 const lookPause = 20 * time.Second
 
 // Resolve begins what a connection whose time has come needs: an answer that is
-// stored is read, a refresh with an unknown outcome is tried again, and the
-// refresh token of a connection that nobody uses is renewed before it dies. It
-// does not wait for that.
+// stored is read, a refresh with an unknown outcome is tried again, the refresh
+// token of a connection that nobody uses is renewed before it dies, and one that
+// lasts is made of a provisional token. It does not wait for that.
 func (r *Refresher) Resolve(ctx context.Context, id string) {
 	if r.restsUntil(id).After(wallNow()) {
 		return
@@ -100,10 +100,11 @@ func (r *Refresher) RenewAhead() {
 
 // aheadAt returns when g is renewed though nobody asks for it: up to half the
 // soft margin before that begins, another time for each connection, so that
-// what was issued together is not renewed together.
+// what was issued together is not renewed together. A provider that has a margin
+// of its own takes it no earlier.
 func aheadAt(g *tokenstore.Grant, now time.Time) time.Time {
 	soft := softAt(g, now)
-	if soft.IsZero() {
+	if soft.IsZero() || g.Token.Provisional || g.Token.Margin > 0 {
 		return soft
 	}
 	return soft.Add(-time.Duration(tokenstore.Share(g.ConnectionID) * float64(g.Token.ExpiresAt.Sub(soft)) / 2))

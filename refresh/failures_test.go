@@ -153,6 +153,8 @@ func (d *down) Origin() any { return d }
 
 func (*down) Pace() (concurrency int, interval time.Duration) { return 1, 0 }
 
+func (*down) Pause() time.Duration { return 0 }
+
 // With more failing connections than are remembered without a look, each still
 // backs off, by itself: each has an integration of its own.
 func TestBackOffOfManyConnections(t *testing.T) {

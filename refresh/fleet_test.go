@@ -89,6 +89,8 @@ func (e *endpoint) Origin() any { return e }
 
 func (e *endpoint) Pace() (concurrency int, interval time.Duration) { return e.concurrency, e.interval }
 
+func (e *endpoint) Pause() time.Duration { return 0 }
+
 func (e *endpoint) set(fail func(tokenstore.Token) error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

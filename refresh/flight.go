@@ -48,6 +48,7 @@ type work struct {
 	retryAt  time.Time // nobody tries before
 	cause    error     // of the last failure
 	openTill time.Time // no due renewal before: an outcome is open
+	quiet    time.Time // no request to the provider before: it wants a pause between two
 	forcedAt time.Time // of the last forced renewal
 	lookAt   time.Time // the keeper does not look before
 }
@@ -157,8 +158,8 @@ func (r *Refresher) Late(id string) func(ctx context.Context) (tokenstore.Token,
 // join returns the flight under way, or starts one. It returns an
 // *UnavailableError while a failure is too fresh to try again or the token
 // endpoint is down, ErrNotRenewed for the second forced renewal within
-// forcedPause, ErrNotActive without a provider, and errBusy to one that nobody
-// waits for.
+// forcedPause or one within the provider's own pause, ErrNotActive without a
+// provider, and errBusy to one that nobody waits for.
 func (r *Refresher) join(g *tokenstore.Grant, seen uint64, why reason, by tokenstore.Actor) (*flight, error) {
 	p, ok := r.cfg.Provider(g.Integration, g.Params)
 	if !ok {
@@ -181,6 +182,9 @@ func (r *Refresher) join(g *tokenstore.Grant, seen uint64, why reason, by tokens
 	}
 	l, now := r.lane(g.Integration, p), wallNow()
 	if err := w.refuses(why, p, now); err != nil {
+		return nil, err
+	}
+	if err := w.pauses(g, why, p, now); err != nil {
 		return nil, err
 	}
 	var t *turn
@@ -221,6 +225,47 @@ func (w *work) refuses(why reason, p Provider, now time.Time) error {
 	return nil
 }
 
+// errPaused is the cause of a renewal that was not tried, since too little time
+// has passed since the last one.
+var errPaused = errors.New("not tried yet: the provider takes no more so soon")
+
+// pauses returns why g must not be renewed yet by its provider p, which counts
+// the requests and may end the grant of who makes too many, or nil. A token that
+// was just issued is left alone unless it has ended or is provisional; and
+// after a request, whatever came of it, nobody makes another one for a while.
+func (w *work) pauses(g *tokenstore.Grant, why reason, p Provider, now time.Time) error {
+	pause := p.Pause()
+	if pause <= 0 || !g.Renewable || why == readRenewal {
+		return nil
+	}
+	refused := why == forcedRenewal || why == refusedRenewal
+	till := w.quiet
+	fresh := !g.Token.Provisional && !g.Token.IssuedAt.After(now.Add(clockSlack))
+	if fresh && (refused || !why.waitedFor()) {
+		till = later(till, g.Token.IssuedAt.Add(pause))
+	}
+	switch {
+	case !now.Before(till):
+		return nil
+	case refused:
+		return tokenstore.ErrNotRenewed
+	}
+	return unavailable(till.Sub(now), errPaused)
+}
+
+// quieten notes that a request for a token of this connection was made of p.
+func (r *Refresher) quieten(id string, p Provider) {
+	pause := min(p.Pause(), maxQuiet)
+	if pause <= 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w := r.work[id]; w != nil {
+		w.quiet = wallNow().Add(pause)
+	}
+}
+
 // fly runs one renewal when its turn has come, and leaves behind what the next
 // one has to know.
 func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
@@ -249,7 +294,7 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 			r.tellFailure(f, un.Cause)
 		}
 		w.cause = un.Cause
-		wait := max(un.RetryAfter, backOff(w.failures))
+		wait := max(un.RetryAfter, backOff(w.failures), w.quiet.Sub(wallNow()))
 		if storeFailed(un.Cause) {
 			wait = min(wait, maxStorePause)
 		}
@@ -257,7 +302,7 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 		un.RetryAfter = clampRetry(wait)
 	default:
 		w.failures, w.retryAt, w.openTill, w.cause = 0, time.Time{}, time.Time{}, nil
-		if w.forcedAt.IsZero() {
+		if w.forcedAt.IsZero() && w.quiet.IsZero() {
 			delete(r.work, id)
 		}
 	}
@@ -285,7 +330,7 @@ func (r *Refresher) tidy(now time.Time) {
 	}
 	for id, w := range r.work {
 		if w.flight == nil && now.After(w.retryAt.Add(maxBackOff)) && now.After(w.openTill) && now.After(w.lookAt) &&
-			now.After(w.forcedAt.Add(forcedPause)) {
+			now.After(w.forcedAt.Add(forcedPause)) && now.After(w.quiet) {
 			delete(r.work, id)
 		}
 	}

@@ -19,12 +19,20 @@ var errOutcomeOpen = fmt.Errorf("waiting to try again: %w", tokenstore.ErrOutcom
 // of an earlier request with it is open: at the time that settleIntent set, or
 // before, if the access token turns out to be no use any more. An intent that
 // nobody settled, so that its deadline is still the request's own, is of a run
-// that ended in the middle; it may be tried at once.
-func mayPresent(c *tokenstore.Connection, why reason) error {
-	if c.Intent == nil || c.Intent.Deadline.Equal(c.Intent.StartedAt.Add(requestLimit)) {
+// that ended in the middle; it may be tried at once, or after the provider's
+// pause.
+func mayPresent(p Provider, c *tokenstore.Connection, why reason) error {
+	if c.Intent == nil {
 		return nil
 	}
 	now := wallNow()
+	if c.Intent.Deadline.Equal(c.Intent.StartedAt.Add(requestLimit)) {
+		pause := min(p.Pause(), maxQuiet)
+		if wait := c.Intent.StartedAt.Add(pause).Sub(now); 0 < wait && wait <= pause {
+			return unavailable(wait, errOutcomeOpen)
+		}
+		return nil
+	}
 	if why.waitedFor() && c.Intent.StartedAt.After(now.Add(clockSlack)) {
 		return nil // the clock was put back: its times say nothing
 	}

@@ -46,7 +46,7 @@ func (r *Refresher) redeem(ctx context.Context, f *flight, id string, seen uint6
 	case f.turn == nil: // it has got a refresh token, or lost an answer, just now
 		return nil, tokenstore.ErrNotRenewed
 	}
-	if err := mayPresent(&c, why); err != nil {
+	if err := mayPresent(p, &c, why); err != nil {
 		return nil, err
 	}
 	answer, err := r.ask(ctx, f.turn, p, &c)
@@ -75,6 +75,9 @@ func (r *Refresher) ask(ctx context.Context, t *turn, p Provider, c *tokenstore.
 	*c = next
 	_ = failpoint.Hit("refresh.before_send")
 	answer, err := p.Refresh(reqCtx, c.Token)
+	if !errors.Is(err, tokenstore.ErrNotSent) {
+		r.quieten(c.ID, p)
+	}
 	if err == nil {
 		return answer, nil
 	}
@@ -243,14 +246,14 @@ func (r *Refresher) finish(
 // commit makes next the connection's token.
 func (r *Refresher) commit(ctx context.Context, f *flight, c *tokenstore.Connection, next tokenstore.Token) (*tokenstore.Grant, error) {
 	rotated := !next.RefreshToken.Equal(c.Token.RefreshToken)
+	next.Provisional = false // only a code brings one; else there would be no end of it
 	stored, err := r.persist(ctx, c, func() (tokenstore.Connection, error) {
 		return r.store.UpdateConnection(ctx, c.ID, func(cur *tokenstore.Connection) error {
 			if !redeeming(cur, c) {
 				return errMoved
 			}
-			next.Generation = cur.Token.Generation + 1
 			tellRenewed(cur, &next, f.by)
-			cur.Token, cur.Intent = next, nil
+			cur.Replace(next)
 			cur.StatusReason = ""
 			cur.LastRefreshedAt = c.Intent.Answer.ReceivedAt
 			if used := r.LastUsed(cur.ID); used.After(cur.LastUsedAt) {

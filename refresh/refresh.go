@@ -38,6 +38,10 @@ type Provider interface {
 	// Pace returns how many refreshes the provider takes at the same time, and
 	// the least time between the beginnings of two.
 	Pace() (concurrency int, interval time.Duration)
+	// Pause returns how long an access token is left alone after it was issued,
+	// zero for not at all. It is also the time between two requests for one, a
+	// minute at most.
+	Pause() time.Duration
 	// Origin tells providers from one another, by ==: it is the same for all
 	// parameters of connections, and another after a change of configuration.
 	Origin() any
@@ -63,6 +67,11 @@ const defaultCacheSize = 100_000
 // are forced by refused calls: an API that answers 401 to everything must not
 // make its token endpoint busy.
 const forcedPause = time.Minute
+
+// maxQuiet bounds how long the next request waits after one that failed: a
+// provider may leave tokens alone for a day, and one that is about to end can't
+// wait as long.
+const maxQuiet = time.Minute
 
 // Refresher hands out valid tokens. Its methods are safe for concurrent use.
 type Refresher struct {
@@ -174,7 +183,8 @@ func (r *Refresher) Token(ctx context.Context, g *tokenstore.Grant) (*tokenstore
 // Renew returns a token newer than the generation that an API has refused. If
 // there is a valid one already, the provider is not asked.
 //
-// Errors are Token's, and tokenstore.ErrNotRenewed.
+// Errors are Token's, and tokenstore.ErrNotRenewed, also for a token that its
+// provider wants to be left alone yet.
 func (r *Refresher) Renew(ctx context.Context, id string, refused uint64) (*tokenstore.Grant, error) {
 	g, err := r.Find(ctx, id)
 	if err != nil {

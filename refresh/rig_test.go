@@ -25,8 +25,11 @@ type provider struct {
 	store tokenstore.Store // looked at while a request is under way, may be nil
 	delay time.Duration
 	grace bool
+	pause time.Duration
 	// grants are the scopes in its answers, nil if they tell none.
 	grants []string
+	// provisional is what its answers' tokens say of themselves.
+	provisional bool
 
 	mu     sync.Mutex
 	calls  []string // the refresh tokens presented
@@ -96,13 +99,15 @@ func (p *provider) Parse(a tokenstore.Answer, prev tokenstore.Token, asked []str
 	}
 	return tokenstore.Token{
 		AccessToken: secret.New("at-new-" + n), RefreshToken: secret.New("rt-new-" + n),
-		IssuedAt: a.SentAt, ExpiresAt: a.SentAt.Add(tokenLife), Scopes: scopes,
+		IssuedAt: a.SentAt, ExpiresAt: a.SentAt.Add(tokenLife), Scopes: scopes, Provisional: p.provisional,
 	}, nil
 }
 
 func (p *provider) Grace() bool { return p.grace }
 
 func (p *provider) Origin() any { return p }
+
+func (p *provider) Pause() time.Duration { return p.pause }
 
 func (p *provider) Pace() (concurrency int, interval time.Duration) { return 16, 0 }
 

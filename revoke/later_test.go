@@ -207,6 +207,20 @@ func TestRevokingDuringARefresh(t *testing.T) {
 	}
 }
 
+// What the provider told with a credential, on which its endpoint may depend, goes
+// with it across restarts.
+func TestARevocationKnowsWhatWasTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.provider.answer(errDown)
+		c := b.put(active("a"), func(c *tokenstore.Connection) { c.Token.Metadata = map[string]string{"realm_id": "7"} })
+		b.revoke(c.ID)
+		b.restart()
+		synctest.Wait()
+		b.wantLedger("at-a@7 at-a@7")
+	})
+}
+
 func TestCloseEndsTrying(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)

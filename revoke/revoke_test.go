@@ -48,6 +48,9 @@ func (f *fakeProvider) Revoke(ctx context.Context, t tokenstore.Token) error {
 	if !t.RefreshToken.IsZero() {
 		said += "+" + t.RefreshToken.Reveal()
 	}
+	if realm := t.Metadata["realm_id"]; realm != "" {
+		said += "@" + realm
+	}
 	f.asked = append(f.asked, said)
 	if f.hangs {
 		<-ctx.Done()
