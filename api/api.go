@@ -88,6 +88,9 @@ type Integration struct {
 	// what is missing or wrong and no value, or nil. Nil: there are no
 	// parameters.
 	CheckParams func(params map[string]string) error
+	// CheckToken returns why the API of a connection with these parameters and
+	// this token is not known, or nil. Nil: it always is.
+	CheckToken func(params map[string]string, t *tokenstore.Token) error
 }
 
 // Config says what a Handler works with.

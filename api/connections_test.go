@@ -31,7 +31,7 @@ func TestGetShowsEveryField(t *testing.T) {
 		at := func(d time.Duration) string { return now.Add(d).UTC().Format(time.RFC3339) }
 		want := map[string]any{
 			"id": c.ID, "integration": "github", "provider": "github", "user_id": "u1", "name": "mine",
-			"labels": map[string]any{"team": "a"}, "params": map[string]any{}, "metadata": map[string]any{},
+			"labels": map[string]any{"team": "a"}, "params": map[string]any{}, "provider_metadata": map[string]any{}, "metadata": map[string]any{},
 			"status": "ACTIVE", "status_reason": nil, "auth_scheme": "OAUTH2",
 			"scopes": map[string]any{
 				"requested": []any{"read:user", "repo"}, "granted": []any{"read:user"}, "missing": []any{"repo"},
@@ -54,7 +54,7 @@ func TestGetShowsEveryField(t *testing.T) {
 		delete(got, "connect_url")
 		want = map[string]any{
 			"id": c.ID, "integration": "github", "provider": "github", "user_id": "u1", "name": "",
-			"labels": map[string]any{}, "params": map[string]any{}, "metadata": map[string]any{},
+			"labels": map[string]any{}, "params": map[string]any{}, "provider_metadata": map[string]any{}, "metadata": map[string]any{},
 			"status": "INITIATED", "status_reason": nil, "auth_scheme": "OAUTH2",
 			"scopes":  map[string]any{"requested": []any{}, "granted": []any{}, "missing": []any{}},
 			"account": nil, "created_at": at(0), "updated_at": at(0), "connected_at": nil,

@@ -21,12 +21,13 @@ type Credentials interface {
 	// Credential makes a live token of what was given, by Field.Name, and tries
 	// it once where there is a way to. Errors: tokenstore.ErrCredentialInvalid,
 	// ErrCredentialRefused, a *tokenstore.RefusalError, ErrNotSent,
-	// ErrOutcomeUnknown. They hold no secret.
+	// ErrOutcomeUnknown, and as with Account ErrAccountNeeded. They hold no secret.
 	Credential(ctx context.Context, given map[string]secret.String) (tokenstore.Token, tokenstore.Account, error)
 	// Account returns whose t is. Errors: errors.ErrUnsupported where there is no
 	// way to ask, tokenstore.ErrCredentialRefused where t is not taken, and those
-	// of a provider that does not answer.
-	Account(ctx context.Context, t tokenstore.Token) (tokenstore.Account, error)
+	// of a provider that does not answer; beside them tokenstore.ErrAccountNeeded
+	// where t is of no use without. It adds to t.Metadata what the provider tells.
+	Account(ctx context.Context, t *tokenstore.Token) (tokenstore.Account, error)
 }
 
 // Devices begins flows on devices without a browser (RFC 8628).
@@ -284,6 +285,11 @@ func (h *Handler) sourceProblem(err error, integration string) *guard.Problem {
 		return &guard.Problem{
 			Status: http.StatusUnprocessableEntity, Code: "credentials_refused",
 			Detail: "The provider was tried, and does not take these credentials. Nothing was stored.",
+		}
+	case errors.Is(err, tokenstore.ErrAccountNeeded) && !errors.Is(err, tokenstore.ErrNotSent) && !errors.Is(err, tokenstore.ErrOutcomeUnknown):
+		return &guard.Problem{
+			Status: http.StatusUnprocessableEntity, Code: tokenstore.ReasonAPIUnknown,
+			Detail: "The provider does not tell where this account's API is, and without that the credentials are of no use. Nothing was stored.",
 		}
 	case isRefusal && refused.Kind == tokenstore.RefusedScope:
 		return &guard.Problem{

@@ -18,7 +18,8 @@ type fakeSource struct {
 	mu      sync.Mutex
 	err     error
 	account tokenstore.Account
-	whose   error // what Account returns
+	whose   error             // what Account returns
+	tells   map[string]string // what it adds to a token
 	made    []string
 }
 
@@ -33,9 +34,12 @@ func (f *fakeSource) Credential(_ context.Context, given map[string]secret.Strin
 	return tokenstore.Token{AccessToken: secret.New(text + "!")}, f.account, nil
 }
 
-func (f *fakeSource) Account(context.Context, tokenstore.Token) (tokenstore.Account, error) {
+func (f *fakeSource) Account(_ context.Context, t *tokenstore.Token) (tokenstore.Account, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.tells != nil {
+		t.Metadata = f.tells
+	}
 	return f.account, f.whose
 }
 

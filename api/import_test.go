@@ -158,7 +158,7 @@ type busySource struct {
 	during func()
 }
 
-func (s *busySource) Account(ctx context.Context, t tokenstore.Token) (tokenstore.Account, error) {
+func (s *busySource) Account(ctx context.Context, t *tokenstore.Token) (tokenstore.Account, error) {
 	s.during()
 	return s.fakeSource.Account(ctx, t)
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"time"
 
@@ -165,13 +166,16 @@ func (h *Handler) verify(
 	if refreshable && (verified == nil || !*verified) || c.Status != tokenstore.StatusActive {
 		return c, verified
 	}
-	account, err := h.accountOf(ctx, c, integration)
+	account, told, err := h.accountOf(ctx, c, integration)
 	switch {
 	case err == nil:
 		verified = &yes
 	case !refreshable && errors.Is(err, tokenstore.ErrCredentialRefused):
 		verified = &no
 	default:
+		if errors.Is(err, tokenstore.ErrAccountNeeded) {
+			h.log.Warn("where an imported connection's API is was not told", zap.String("connection_id", c.ID), zap.Error(err))
+		}
 		return c, verified
 	}
 	was := c
@@ -180,7 +184,13 @@ func (h *Handler) verify(
 			return tokenstore.ErrUnchanged // revoked or connected again: it was about another credential
 		}
 		if *verified {
-			c.Account = account
+			if account != (tokenstore.Account{}) {
+				c.Account = account
+			}
+			all := make(map[string]string, len(c.Token.Metadata)+len(told))
+			maps.Copy(all, c.Token.Metadata)
+			maps.Copy(all, told)
+			c.Token.Metadata = all
 			return nil
 		}
 		c.Expire(tokenstore.ReasonNoRefreshToken)
@@ -194,16 +204,20 @@ func (h *Handler) verify(
 	return now, verified
 }
 
-// accountOf asks the provider whose c is.
-func (h *Handler) accountOf(ctx context.Context, c tokenstore.Connection, integration Integration) (tokenstore.Account, error) {
+// accountOf asks the provider whose c is, and what it tells of c's parameters.
+func (h *Handler) accountOf(
+	ctx context.Context, c tokenstore.Connection, integration Integration,
+) (account tokenstore.Account, told map[string]string, err error) {
 	if integration.Credentials == nil {
-		return tokenstore.Account{}, errors.ErrUnsupported
+		return account, nil, errors.ErrUnsupported
 	}
 	source, err := integration.Credentials(c.Params)
 	if err != nil {
-		return tokenstore.Account{}, err
+		return account, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, providerTimeout)
 	defer cancel()
-	return source.Account(ctx, c.Token)
+	t := c.Token
+	account, err = source.Account(ctx, &t)
+	return account, t.Metadata, err
 }

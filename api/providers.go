@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"maps"
 	"net/http"
 	"slices"
@@ -19,7 +20,9 @@ type Provider struct {
 	APIURL      string  // with the places of connection parameters: {name}
 	Hosts       []string
 	Params      []tokenstore.Field
-	DocsURL     string // may be empty
+	DocsURL     string   // may be empty
+	Notes       []string // what an operator or a developer has to know, a sentence each
+	Unchecked   []string // what is believed of it and was not checked
 }
 
 // Scope is a scope, and what it allows in plain words, which may be empty.
@@ -38,6 +41,8 @@ type catalogueView struct {
 	Hosts       []string    `json:"hosts"`
 	Params      []fieldView `json:"params"`
 	DocsURL     *string     `json:"docs_url"`
+	Notes       []string    `json:"notes"`
+	Unchecked   []string    `json:"unchecked"`
 }
 
 type scopeView struct {
@@ -73,22 +78,30 @@ func (h *Handler) providers(_ *http.Request, in *input) (any, *guard.Problem) {
 	}
 	views := make([]catalogueView, 0, len(h.cfg.Providers))
 	for _, p := range h.cfg.Providers {
-		v := catalogueView{
-			Name: p.Name, Title: p.Title, Source: "catalogue", AuthSchemes: notNil(p.AuthSchemes), Scopes: []scopeView{},
-			APIURL: p.APIURL, Hosts: notNil(p.Hosts), Params: viewFields(p.Params),
-		}
-		if p.Own {
-			v.Source = "configuration"
-		}
-		for _, s := range p.Scopes {
-			v.Scopes = append(v.Scopes, scopeView{s.Name, s.Text})
-		}
-		if p.DocsURL != "" {
-			v.DocsURL = &p.DocsURL
-		}
-		views = append(views, v)
+		views = append(views, p.view())
 	}
 	return map[string]any{"providers": views}, nil
+}
+
+// MarshalJSON shows a provider as GET /v1/providers does.
+func (p Provider) MarshalJSON() ([]byte, error) { return json.Marshal(p.view()) }
+
+func (p Provider) view() catalogueView {
+	v := catalogueView{
+		Name: p.Name, Title: p.Title, Source: "catalogue", AuthSchemes: notNil(p.AuthSchemes), Scopes: []scopeView{},
+		APIURL: p.APIURL, Hosts: notNil(p.Hosts), Params: viewFields(p.Params),
+		Notes: notNil(p.Notes), Unchecked: notNil(p.Unchecked),
+	}
+	if p.Own {
+		v.Source = "configuration"
+	}
+	for _, s := range p.Scopes {
+		v.Scopes = append(v.Scopes, scopeView{s.Name, s.Text})
+	}
+	if p.DocsURL != "" {
+		v.DocsURL = &p.DocsURL
+	}
+	return v
 }
 
 // integrations shows what is configured.

@@ -50,6 +50,7 @@ func TestProviders(t *testing.T) {
 				Name: "acme", Title: "Acme", Own: true, AuthSchemes: []string{"OAUTH2", "BASIC"}, APIURL: "https://{shop}.acme.example",
 				Hosts: []string{"up.acme.example"}, Params: []tokenstore.Field{{Name: "shop"}},
 				Scopes: []api.Scope{{Name: "read", Text: "Read things"}}, DocsURL: "https://acme.example/docs",
+				Notes: []string{"Ask for offline."}, Unchecked: []string{"the life"},
 			},
 			{Name: "plain", Title: "Plain", APIURL: "https://api.plain.example"},
 		}
@@ -59,6 +60,7 @@ func TestProviders(t *testing.T) {
 			"name": "acme", "title": "Acme", "source": "configuration", "auth_schemes": []any{"OAUTH2", "BASIC"},
 			"scopes": []any{map[string]any{"scope": "read", "text": "Read things"}}, "api_url": "https://{shop}.acme.example",
 			"hosts": []any{"up.acme.example"}, "docs_url": "https://acme.example/docs",
+			"notes": []any{"Ask for offline."}, "unchecked": []any{"the life"},
 			"params": []any{map[string]any{
 				"name": "shop", "title": "", "pattern": "", "help_url": "", "secret": false, "optional": false,
 			}},
@@ -66,6 +68,7 @@ func TestProviders(t *testing.T) {
 		map[string]any{
 			"name": "plain", "title": "Plain", "source": "catalogue", "auth_schemes": []any{}, "scopes": []any{},
 			"api_url": "https://api.plain.example", "hosts": []any{}, "params": []any{}, "docs_url": nil,
+			"notes": []any{}, "unchecked": []any{},
 		},
 	}}
 	if d := cmp.Diff(want, b.do("GET", "/v1/providers", "").json); d != "" {

@@ -18,6 +18,7 @@ type connectionView struct {
 	Name                  string            `json:"name"`
 	Labels                map[string]string `json:"labels"`
 	Params                map[string]string `json:"params"`
+	ProviderMetadata      map[string]string `json:"provider_metadata"`
 	Metadata              json.RawMessage   `json:"metadata"`
 	Status                tokenstore.Status `json:"status"`
 	StatusReason          *string           `json:"status_reason"`
@@ -64,7 +65,7 @@ func viewDamaged(c tokenstore.Connection) damagedView {
 func (h *Handler) view(c tokenstore.Connection) connectionView {
 	v := connectionView{
 		ID: c.ID, Integration: c.Integration, Provider: c.Provider, UserID: c.UserID, Name: c.Name,
-		Labels: c.Labels, Params: c.Params, Metadata: json.RawMessage(cmp.Or(c.Metadata, "{}")),
+		Labels: c.Labels, Params: c.Params, ProviderMetadata: c.Token.Metadata, Metadata: json.RawMessage(cmp.Or(c.Metadata, "{}")),
 		Status: c.Status, AuthScheme: c.AuthScheme,
 		Scopes: scopesView{
 			Requested: notNil(c.RequestedScopes), Granted: notNil(c.Token.Scopes), Missing: notNil(c.MissingScopes()),
@@ -74,11 +75,10 @@ func (h *Handler) view(c tokenstore.Connection) connectionView {
 		RefreshTokenExpiresAt: instant(c.Token.RefreshExpiresAt),
 		Generation:            c.Token.Generation, Disabled: c.Disabled,
 	}
-	if v.Labels == nil {
-		v.Labels = map[string]string{}
-	}
-	if v.Params == nil {
-		v.Params = map[string]string{}
+	for _, m := range []*map[string]string{&v.Labels, &v.Params, &v.ProviderMetadata} {
+		if *m == nil {
+			*m = map[string]string{}
+		}
 	}
 	if c.Account != (tokenstore.Account{}) {
 		account := accountView(c.Account)
@@ -102,7 +102,7 @@ func (h *Handler) view(c tokenstore.Connection) connectionView {
 // would help.
 func (h *Handler) single(c tokenstore.Connection) connectionView {
 	v := h.view(c)
-	if c.Connectable() {
+	if c.Connectable() || v.StatusReason != nil && *v.StatusReason == tokenstore.ReasonAPIUnknown {
 		v.ConnectURL = h.connectURL(c)
 	}
 	return v
@@ -118,6 +118,8 @@ func (h *Handler) reason(c tokenstore.Connection) string {
 		return tokenstore.ReasonInvalidParameter
 	case cmp.Or(c.AuthScheme, tokenstore.AuthOAuth2) != integration.scheme():
 		return tokenstore.ReasonSchemeChanged
+	case c.Status == tokenstore.StatusActive && integration.CheckToken != nil && integration.CheckToken(c.Params, &c.Token) != nil:
+		return tokenstore.ReasonAPIUnknown
 	}
 	return c.StatusReason
 }

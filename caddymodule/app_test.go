@@ -24,6 +24,11 @@ func TestProvisionErrors(t *testing.T) {
 	t.Setenv("LANYARD_TEST_KEY", longKey)
 	t.Setenv("LANYARD_TEST_SHORT", "tooshort")
 	base := `{"public_url": "https://connect.example.com", `
+	acme := func(params, redirectURI string) string {
+		return `"providers": {"acme": {"authorize_url": "https://id.acme.example/a", "token_url": "https://id.acme.example/t",
+			"api_url": "https://api.acme.example/{region}", "params": {"region": {"pattern": "^(eu|us)$"}}, "inject": {"headers": {"Acme-Version": "2026"}}}},
+			"integrations": {"acme": {"client_id": "a", "params": ` + params + `, "redirect_uri": "` + redirectURI + `"}}}`
+	}
 	for _, tt := range []struct{ name, config, want string }{
 		{"nothing", `{}`, "public_url: it is required"},
 		{"public_url http", `{"public_url": "http://connect.example.com"}`, "public_url:"},
@@ -51,11 +56,16 @@ func TestProvisionErrors(t *testing.T) {
 		{"redirect_url", base + `"redirect_urls": ["https://*.example.com/cb"]}`, "redirect_url \"https://*.example.com/cb\":"},
 		{"integration name", base + `"integrations": {"Git Hub": {"provider": "github", "client_id": "a"}}}`, "integration Git Hub: its name must be"},
 		{"integration null", base + `"integrations": {"github": null}}`, "integration github: it is empty"},
-		{"provider near", base + `"integrations": {"githbu": {"client_id": "a"}}}`, "integration githbu: no provider \"githbu\": did you mean github? known: "},
-		{"provider far", base + `"integrations": {"main": {"provider": "my-own-server", "client_id": "a"}}}`, "integration main: no provider \"my-own-server\": known: "},
+		{"provider near", base + `"integrations": {"githbu": {"client_id": "a"}}}`, "integration githbu: no provider \"githbu\": did you mean github? `caddy lanyard providers` lists"},
+		{"provider far", base + `"integrations": {"main": {"provider": "my-own-server", "client_id": "a"}}}`, "integration main: no provider \"my-own-server\": `caddy lanyard providers` lists"},
 		{"client_id", base + `"integrations": {"github": {}}}`, "integration github: client_id is missing"},
-		{"entry", base + `"providers": {"acme": {"issuer": "https://id.acme.example"}}, "integrations": {"acme": {"client_id": "a"}}}`, "integration acme: api_url is missing"},
+		{"entry", base + `"providers": {"acme": {"authorize_url": "https://id.acme.example/a", "token_url": "https://id.acme.example/t"}}, "integrations": {"acme": {"client_id": "a"}}}`, "integration acme: api_url is missing"},
 		{"scope", base + `"integrations": {"contextfile": {"client_id": "a", "scopes": ["profile:read", "tasks:raed"]}}}`, "integration contextfile: scopes: \"tasks:raed\" is none of its provider's: did you mean tasks:read? known: "},
+		{"param of none", base + `"integrations": {"github": {"client_id": "a", "params": {"shop": "x"}}}}`, "integration github: param shop is none of the provider's"},
+		{"param form", base + acme(`{"region": "asia"}`, "x"), "integration acme: param region is not of the form ^(eu|us)$"},
+		{"param unset", base + acme(`{"region": "{env.LANYARD_TEST_EMPTY}"}`, "x"), "param region: evaluated placeholder {env.LANYARD_TEST_EMPTY} is empty"},
+		{"redirect_uri", base + acme(`{}`, "a b"), "integration acme: redirect_uri has a space"},
+		{"entry text", base + strings.Replace(acme(`{}`, "x"), "2026", "{env.LANYARD_TEST_EMPTY}", 1), "inject: set Acme-Version: evaluated placeholder"},
 		{"entry word", base + `"providers": {"acme": {"token_uri": "https://id.acme.example"}}}`, "token_uri"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

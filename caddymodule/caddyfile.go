@@ -49,49 +49,12 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 //			client_id <id>
 //			client_secret <secret>
 //			scopes <scopes...>
+//			param <name> <value>
+//			redirect_uri <value>
 //			review on
 //		}
 //		provider <name> {
-//			issuer <url>
-//			authorize_url <url>
-//			token_url <url>
-//			revoke_url <url>
-//			introspect_url <url>
-//			device_url <url>
-//			api_url <url>
-//			hosts <hosts...>
-//			param <name> [<pattern>]
-//			client_auth basic|basic_raw|post|none
-//			scopes <scopes...>
-//			token_param <name> <value>
-//			key header <name> [<prefix>] {
-//				pattern <pattern>
-//				title <title>
-//				help_url <url>
-//			}
-//			key query <name> {
-//				...
-//			}
-//			basic {
-//				username <title>
-//				password <title>|none
-//				help_url <url>
-//			}
-//			jwt {
-//				issuer client_id|given
-//				subject issuer|given|optional
-//				key_id given
-//				audience <value>
-//				life <duration>
-//				scope claim|param
-//			}
-//			account <url> {
-//				id <path>
-//				name <path>
-//				email <path>
-//				scopes <scopes...>
-//			}
-//			allow_private
+//			<words of a catalogue file: see parseProvider>
 //		}
 //		brand {
 //			name <name>
@@ -197,6 +160,8 @@ func (a *App) parseIntegration(d *caddyfile.Dispenser) error {
 		"client_id":     once(&in.ClientID),
 		"client_secret": once(&in.ClientSecret),
 		"scopes":        list(&in.Scopes),
+		"param":         pairs(&in.Params, "NAME", "VALUE"),
+		"redirect_uri":  once(&in.RedirectURI),
 		"review":        oneOf(&review, "on"),
 	})
 	if err != nil {

@@ -1,11 +1,130 @@
 package caddymodule
 
 import (
+	"maps"
+
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/lanyard-proxy/lanyard/provider"
 )
 
+// parseProvider reads a provider of one's own. Syntax:
+//
+//	provider <name> {
+//		title <text>
+//		issuer|authorize_url|token_url|revoke_url|introspect_url|device_url|api_url <url>
+//		hosts <hosts...>
+//		param <name> [<pattern>] {
+//			title <text>
+//			default <value>
+//			from answer.<path>|callback.<name>|account.<path>
+//			domains <domains...>
+//			host
+//		}
+//		client_auth basic|basic_raw|basic_secret|post|private_key_jwt|none
+//		client_assertion {
+//			issuer client_id|redirect_host
+//			audience <value>
+//		}
+//		scopes <scopes...>
+//		scope_text <scope> <text>
+//		allow_private
+//		key header <name> [<prefix>] {
+//			suffix <text>
+//			pattern <pattern>
+//			title <text>
+//			help_url <url>
+//		}
+//		key query <name> {
+//			...
+//		}
+//		basic {
+//			username <text>
+//			password <text>|none
+//			help_url <url>
+//		}
+//		jwt {
+//			issuer client_id|given
+//			subject issuer|given|optional
+//			key_id given
+//			audience <value>
+//			life <duration>
+//			scope claim|param|none
+//			carry param|bearer
+//		}
+//		inject {
+//			header <name>
+//			prefix <text>|none
+//			query <name>
+//			set <header> <value>
+//			query_param <name> <value>
+//		}
+//		account [<url>] {
+//			method GET|POST
+//			body <json>
+//			id|name|email <path>
+//			scopes <scopes...>
+//		}
+//		authorize {
+//			param <name> <value>
+//			rename <name> <new_name>
+//			drop <names...>
+//			fragment <text>
+//			scope_separator <text>
+//			pkce_off <why>
+//		}
+//		callback {
+//			code|scope|hmac <name>
+//		}
+//		token {
+//			<words of a request:>
+//			method POST|GET
+//			body form|json|query
+//			param <name> <value>
+//			rename <name> <new_name>
+//			drop <names...>
+//			header <name> <value>
+//		}
+//		exchange {
+//			url <url>
+//			<words of a request>
+//		}
+//		answer {
+//			path <field> <path>
+//			success <path> <value>
+//			token_types <types...>
+//			life <duration>|never
+//		}
+//		refresh {
+//			url <url>
+//			<words of a request>
+//			with refresh_token|access_token
+//			rotation single_use|grace|none
+//			life|margin|pause|interval <duration>
+//			scopes <scopes...>
+//			send_scope
+//			concurrency <number>
+//		}
+//		revoke {
+//			method POST|DELETE|GET
+//			client_auth <as above>|omit
+//			body form|json|query|none
+//			token any|access
+//			param_name <name>
+//			param <name> <value>
+//			header <name> <value>
+//			inject
+//			single
+//		}
+//		errors {
+//			dead|client|denied <codes...>
+//		}
+//		note|source|unchecked <text>
+//		docs_url <url>
+//	}
+//
+// param, scope_text, set, query_param, rename, header, path, success, note, source
+// and unchecked may be repeated.
 func (a *App) parseProvider(d *caddyfile.Dispenser) error {
 	args, err := arguments(d, "NAME")
 	if err != nil {
@@ -15,26 +134,7 @@ func (a *App) parseProvider(d *caddyfile.Dispenser) error {
 		return d.Errf("a second provider %q", args[0])
 	}
 	var e provider.Entry
-	err = parseBlock(d, options{
-		"issuer":         once(&e.Issuer),
-		"authorize_url":  once(&e.AuthorizeURL),
-		"token_url":      once(&e.TokenURL),
-		"revoke_url":     once(&e.RevokeURL),
-		"introspect_url": once(&e.IntrospectURL),
-		"device_url":     once(&e.DeviceURL),
-		"api_url":        once(&e.APIURL),
-		"hosts":          list(&e.Hosts),
-		"param":          paramOf(&e),
-		"client_auth":    oneOf(&e.ClientAuth, provider.AuthBasic, provider.AuthBasicRaw, provider.AuthPost, provider.AuthNone),
-		"scopes":         list(&e.Scopes),
-		"token_param":    tokenParamOf(&e),
-		"key":            keyOf(&e),
-		"basic":          basicOf(&e),
-		"jwt":            jwtOf(&e),
-		"account":        accountOf(&e),
-		"allow_private":  flag(&e.AllowPrivate),
-	})
-	if err != nil {
+	if err := parseBlock(d, entryOptions(&e)); err != nil {
 		return err
 	}
 	if a.Providers == nil {
@@ -44,8 +144,52 @@ func (a *App) parseProvider(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// paramOf reads a line of a provider block that declares a connection
-// parameter.
+// entryOptions are the words of a provider: those of a catalogue file. An object
+// is a block. Of a map there is a line for each name, of a list of texts a line
+// for each text, and the word for it is in the singular.
+func entryOptions(e *provider.Entry) options {
+	return options{
+		"title":          once(&e.Title),
+		"issuer":         once(&e.Issuer),
+		"authorize_url":  once(&e.AuthorizeURL),
+		"token_url":      once(&e.TokenURL),
+		"revoke_url":     once(&e.RevokeURL),
+		"introspect_url": once(&e.IntrospectURL),
+		"device_url":     once(&e.DeviceURL),
+		"api_url":        once(&e.APIURL),
+		"hosts":          list(&e.Hosts),
+		"param":          paramOf(e),
+		"client_auth": oneOf(&e.ClientAuth,
+			provider.AuthBasic, provider.AuthBasicRaw, provider.AuthBasicSecret, provider.AuthPost, provider.AuthPrivateKeyJWT, provider.AuthNone),
+		"client_assertion": block(options{"issuer": once(&e.ClientAssertion.Issuer), "audience": once(&e.ClientAssertion.Audience)}),
+		"scopes":           list(&e.Scopes),
+		"scope_text":       pairs(&e.ScopeTexts, "SCOPE", "TEXT"),
+		"allow_private":    flag(&e.AllowPrivate),
+		"key":              keyOf(&e.Key),
+		"basic":            basicOf(&e.Basic),
+		"jwt":              jwtOf(e),
+		"inject":           injectOf(&e.Inject),
+		"account":          accountOf(&e.Account),
+		"authorize":        authorizeOf(&e.Authorize),
+		"callback": block(options{
+			"code": once(&e.Callback.Code), "scope": once(&e.Callback.Scope), "hmac": once(&e.Callback.HMAC),
+		}),
+		"token":    block(requestOptions(&e.Token)),
+		"exchange": exchangeOf(e),
+		"answer":   answerOf(&e.Answer),
+		"refresh":  refreshOf(&e.Refresh),
+		"revoke":   revokeOf(&e.Revoke),
+		"errors": block(options{
+			"dead": limit(&e.Errors.Dead, checkNotEmpty), "client": limit(&e.Errors.Client, checkNotEmpty), "denied": limit(&e.Errors.Denied, checkNotEmpty),
+		}),
+		"note":      repeated(&e.Notes),
+		"docs_url":  once(&e.DocsURL),
+		"source":    repeated(&e.Sources),
+		"unchecked": repeated(&e.Unchecked),
+	}
+}
+
+// paramOf reads the declaration of a connection parameter.
 func paramOf(e *provider.Entry) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {
 		args, err := arguments(d, "NAME")
@@ -59,37 +203,21 @@ func paramOf(e *provider.Entry) func(*caddyfile.Dispenser) error {
 		if d.NextArg() {
 			p.Pattern = d.Val()
 		}
+		err = parseInner(d, "param", options{
+			"title": once(&p.Title), "default": once(&p.Default), "from": once(&p.From),
+			"domains": list(&p.Domains), "host": flag(&p.Host), "fixed": flag(&p.Fixed),
+		})
 		if e.Params == nil {
 			e.Params = map[string]provider.ParamEntry{}
 		}
 		e.Params[args[0]] = p
-		return nil
-	}
-}
-
-// tokenParamOf reads a line of a provider block that adds a parameter to the
-// requests for tokens.
-func tokenParamOf(e *provider.Entry) func(*caddyfile.Dispenser) error {
-	return func(d *caddyfile.Dispenser) error {
-		args, err := arguments(d, "NAME", "VALUE")
-		if err != nil {
-			return err
-		}
-		if _, ok := e.TokenParams[args[0]]; ok {
-			return d.Errf("a second token_param %q", args[0])
-		}
-		if e.TokenParams == nil {
-			e.TokenParams = map[string]string{}
-		}
-		e.TokenParams[args[0]] = args[1]
-		return nil
+		return err
 	}
 }
 
 // keyOf reads where an API key goes.
-func keyOf(e *provider.Entry) func(*caddyfile.Dispenser) error {
+func keyOf(k *provider.KeyEntry) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {
-		k := &e.Key
 		if *k != (provider.KeyEntry{}) {
 			return twice(d)
 		}
@@ -97,27 +225,26 @@ func keyOf(e *provider.Entry) func(*caddyfile.Dispenser) error {
 		if err != nil {
 			return err
 		}
+		opts := options{"pattern": once(&k.Pattern), "title": once(&k.Title), "help_url": once(&k.HelpURL)}
 		switch args[0] {
 		case "header":
 			k.Header = args[1]
 			if d.NextArg() {
 				k.Prefix = d.Val()
 			}
+			opts["suffix"] = once(&k.Suffix)
 		case "query":
 			k.Query = args[1]
 		default:
 			return d.Errf("key %q is not one of header, query", args[0])
 		}
-		return parseInner(d, "key", options{
-			"pattern": once(&k.Pattern), "title": once(&k.Title), "help_url": once(&k.HelpURL),
-		})
+		return parseInner(d, "key", opts)
 	}
 }
 
 // basicOf reads what a user name and a password are.
-func basicOf(e *provider.Entry) func(*caddyfile.Dispenser) error {
+func basicOf(b *provider.BasicEntry) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {
-		b := &e.Basic
 		if *b != (provider.BasicEntry{}) {
 			return twice(d)
 		}
@@ -141,33 +268,98 @@ func jwtOf(e *provider.Entry) func(*caddyfile.Dispenser) error {
 		e.JWT = j
 		return parseInner(d, "jwt", options{
 			"issuer": once(&j.Issuer), "subject": once(&j.Subject), "key_id": once(&j.KeyID),
-			"audience": once(&j.Audience), "life": once(&j.Life), "scope": once(&j.Scope),
+			"audience": once(&j.Audience), "life": once(&j.Life), "scope": once(&j.Scope), "carry": once(&j.Carry),
 		})
 	}
 }
 
 // accountOf reads the request that says whose a credential is.
-func accountOf(e *provider.Entry) func(*caddyfile.Dispenser) error {
+func accountOf(acc *provider.AccountEntry) func(*caddyfile.Dispenser) error {
+	opts := options{
+		"method": once(&acc.Method), "body": once(&acc.Body),
+		"id": once(&acc.ID), "name": once(&acc.Name), "email": once(&acc.Email), "scopes": list(&acc.Scopes),
+	}
+	seen := false
 	return func(d *caddyfile.Dispenser) error {
-		acc := &e.Account
-		if acc.URL != "" {
+		if seen {
 			return twice(d)
 		}
-		args, err := arguments(d, "URL")
-		if err != nil {
-			return err
+		seen = true
+		if d.NextArg() && d.Val() != "" {
+			acc.URL = d.Val()
+			return parseInner(d, "account", opts)
 		}
-		acc.URL = args[0]
-		return parseInner(d, "account", options{
-			"id": once(&acc.ID), "name": once(&acc.Name), "email": once(&acc.Email), "scopes": list(&acc.Scopes),
-		})
+		nesting := d.Nesting()
+		if !d.NextBlock(nesting) {
+			return d.Err("account needs its URL, or words in a block")
+		}
+		return parseWords(d, nesting, opts)
 	}
 }
 
-// parseInner reads the block of an option, if it has one.
-func parseInner(d *caddyfile.Dispenser, name string, opts options) error {
-	if d.NextArg() {
-		return d.Errf("unexpected %q after %s", d.Val(), name)
+// injectOf reads what requests to the API carry.
+func injectOf(in *provider.InjectEntry) func(*caddyfile.Dispenser) error {
+	return block(options{
+		"header": once(&in.Header), "prefix": once(&in.Prefix), "query": once(&in.Query),
+		"set": pairs(&in.Headers, "NAME", "VALUE"), "query_param": pairs(&in.Params, "NAME", "VALUE"),
+	})
+}
+
+// authorizeOf reads the authorization request.
+func authorizeOf(a *provider.AuthorizeEntry) func(*caddyfile.Dispenser) error {
+	return block(options{
+		"param": pairs(&a.Params, "NAME", "VALUE"), "rename": pairs(&a.Rename, "NAME", "NEW_NAME"), "drop": list(&a.Drop),
+		"fragment": once(&a.Fragment), "scope_separator": once(&a.ScopeSeparator), "pkce_off": once(&a.PKCEOff),
+	})
+}
+
+// requestOptions are the words of a request for a token.
+func requestOptions(r *provider.RequestEntry) options {
+	return options{
+		"method": once(&r.Method), "body": once(&r.Body),
+		"param": pairs(&r.Params, "NAME", "VALUE"), "rename": pairs(&r.Rename, "NAME", "NEW_NAME"), "drop": list(&r.Drop),
+		"header": pairs(&r.Headers, "NAME", "VALUE"),
 	}
-	return parseBlock(d, opts)
+}
+
+// exchangeOf reads the second request for a token. Without a block it is as the
+// first.
+func exchangeOf(e *provider.Entry) func(*caddyfile.Dispenser) error {
+	return func(d *caddyfile.Dispenser) error {
+		if e.Exchange != nil {
+			return twice(d)
+		}
+		e.Exchange = new(provider.ExchangeEntry)
+		opts := requestOptions(&e.Exchange.RequestEntry)
+		opts["url"] = once(&e.Exchange.URL)
+		return parseInner(d, "exchange", opts)
+	}
+}
+
+// answerOf reads what the token endpoint answers.
+func answerOf(a *provider.AnswerEntry) func(*caddyfile.Dispenser) error {
+	return block(options{
+		"path": pairs(&a.Paths, "FIELD", "PATH"), "success": pairs(&a.Success, "PATH", "VALUE"),
+		"token_types": limit(&a.TokenTypes, checkNotEmpty), "life": once(&a.Life),
+	})
+}
+
+// refreshOf reads what there is to say of refresh tokens.
+func refreshOf(r *provider.RefreshEntry) func(*caddyfile.Dispenser) error {
+	opts := requestOptions(&r.RequestEntry)
+	maps.Copy(opts, options{
+		"url": once(&r.URL), "with": once(&r.With), "rotation": once(&r.Rotation), "life": once(&r.Life),
+		"margin": once(&r.Margin), "pause": once(&r.Pause), "scopes": list(&r.Scopes), "send_scope": flag(&r.SendScope),
+		"concurrency": number(&r.Concurrency), "interval": once(&r.Interval),
+	})
+	return block(opts)
+}
+
+// revokeOf reads the request for revocation.
+func revokeOf(r *provider.RevokeEntry) func(*caddyfile.Dispenser) error {
+	return block(options{
+		"method": once(&r.Method), "client_auth": once(&r.ClientAuth), "body": once(&r.Body), "token": once(&r.Token),
+		"param_name": once(&r.Param), "param": pairs(&r.Params, "NAME", "VALUE"), "header": pairs(&r.Headers, "NAME", "VALUE"),
+		"inject": flag(&r.Inject), "single": flag(&r.Single),
+	})
 }

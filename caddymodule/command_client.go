@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -25,6 +26,8 @@ type apiClient struct {
 	url  string
 	dir  string // data directory, where the key is unless the environment has it
 	http http.Client
+
+	named bool // somebody has said where it is
 }
 
 const (
@@ -53,11 +56,9 @@ func dataDir(given string) (string, error) {
 }
 
 func (c *apiClient) prepare() error {
-	for _, u := range []string{os.Getenv("LANYARD_URL"), "http://localhost:9080"} {
-		if c.url == "" {
-			c.url = u
-		}
-	}
+	c.url = cmp.Or(c.url, os.Getenv("LANYARD_URL"))
+	c.named = c.url != ""
+	c.url = cmp.Or(c.url, "http://localhost:9080")
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = answerWait
 	transport.Proxy = nil // of the environment: the key and tokens go to Lanyard and nowhere else

@@ -60,14 +60,21 @@ func (c *command) completeIntegrations(cmd *cobra.Command, _ []string, begun str
 }
 
 func (c *command) completeProvider(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
-	var got providers
+	var got struct {
+		Providers []cliProvider `json:"providers"`
+	}
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	if !c.completeFrom(cmd, "/v1/providers", &got) {
+		for _, p := range new(App).providers() { // those that are built in
+			got.Providers = append(got.Providers, cliProvider{Name: p.Name, Title: p.Title})
+		}
+	}
 	var found []string
-	if len(args) == 0 && c.completeFrom(cmd, "/v1/providers", &got) {
-		for _, raw := range got.Providers {
-			var one cliProvider
-			if json.Unmarshal(raw, &one) == nil && strings.HasPrefix(one.Name, begun) {
-				found = append(found, cobra.CompletionWithDesc(one.Name, clean(one.Title)))
-			}
+	for _, one := range got.Providers {
+		if strings.HasPrefix(one.Name, begun) {
+			found = append(found, cobra.CompletionWithDesc(one.Name, clean(one.Title)))
 		}
 	}
 	return found, cobra.ShellCompDirectiveNoFileComp

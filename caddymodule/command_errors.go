@@ -52,6 +52,7 @@ var nextSteps = map[string]string{
 	"invalid_parameter":         "caddy lanyard integrations shows the parameters; give them with --param name=value",
 	"credentials_invalid":       "caddy lanyard integrations shows what the credentials consist of",
 	"credentials_refused":       "the provider was asked and does not take them: make new ones there",
+	"api_unknown":               "give where the API is with --param name=value, if you know it: caddy lanyard providers NAME has the names",
 	"device_unsupported":        "connect in a browser: the same command without --device",
 	"account_mismatch":          "make a connection of its own for that account: leave out --connection",
 	"integration_misconfigured": "compare client_id and client_secret with the provider's settings: caddy lanyard doctor",

@@ -25,6 +25,7 @@ type cliConnection struct {
 	Name        string            `json:"name"`
 	Labels      map[string]string `json:"labels"`
 	Params      map[string]string `json:"params"`
+	Told        map[string]string `json:"provider_metadata"`
 	Status      tokenstore.Status `json:"status"`
 	Reason      string            `json:"status_reason"`
 	AuthScheme  string            `json:"auth_scheme"`
@@ -311,6 +312,7 @@ func (c *command) show(raw json.RawMessage) error {
 		[2]string{"scopes missing", strings.Join(one.Scopes.Missing, " ")},
 		[2]string{"labels", named(one.Labels)},
 		[2]string{"params", named(one.Params)},
+		[2]string{"told by provider", named(one.Told)},
 		[2]string{"created", moment(one.CreatedAt)},
 		[2]string{"connected", moment(one.ConnectedAt)},
 		[2]string{"last used", moment(one.LastUsedAt)},

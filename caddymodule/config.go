@@ -55,6 +55,14 @@ type IntegrationConfig struct {
 	// What a connect link asks for that names no scopes itself, and what is asked
 	// for where there is no user: by `OAUTH2_CLIENT_CREDENTIALS` and `JWT_BEARER`.
 	Scopes []string `json:"scopes,omitempty"`
+	// Connection parameters of the provider that are the same for all connections,
+	// such as the host of an installation of your own :: name → value. Whoever
+	// connects an account is not asked for them.
+	Params map[string]string `json:"params,omitempty"`
+	// What is sent as `redirect_uri`, where the provider has a name of its own for
+	// the address, as eBay has. Default: `{public_url}/callback/NAME`, which is
+	// where the browser has to come back to all the same.
+	RedirectURI string `json:"redirect_uri,omitempty"`
 	// Whether the user sees a page that says what will be shared before going
 	// to the provider. It is always shown where no redirect URL is configured.
 	Review bool `json:"review,omitempty"`

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/lanyard-proxy/lanyard/dashboard"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
 func init() {
@@ -125,18 +126,17 @@ func (d *Dashboard) start(in *instance) error {
 	return nil
 }
 
-// allowedHosts returns the hosts that may see the credential of a connection with
-// these parameters.
-func (i *integration) allowedHosts(params map[string]string) ([]string, error) {
+// allowedHosts returns the hosts that may see the credential t of a connection
+// with these parameters, or as a code why they are not known.
+func (i *integration) allowedHosts(params map[string]string, t *tokenstore.Token) (hosts []string, reason string) {
 	p, err := i.For(params)
 	if err != nil {
-		return nil, err
+		return nil, tokenstore.ReasonInvalidParameter
 	}
-	var hosts []string
-	if api := p.API(); api != nil {
-		hosts = append(hosts, api.Host)
+	if p, err = p.With(t); err != nil {
+		return nil, tokenstore.ReasonAPIUnknown
 	}
-	return append(hosts, p.Hosts()...), nil
+	return append([]string{p.API().Host}, p.Hosts()...), ""
 }
 
 // endStreams ends the answers that have no end of their own.

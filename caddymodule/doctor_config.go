@@ -227,11 +227,13 @@ type option struct {
 }
 
 // at returns where an option of the `lanyard` block is. Where a step is not
-// there it is the last one that is.
+// there, or empty, it is the last one that is.
 func (d *doctor) at(steps ...string) string {
 	var options []option
 	for _, s := range steps {
-		options = append(options, option{words: s})
+		if s != "" {
+			options = append(options, option{words: s})
+		}
 	}
 	return d.place(options...)
 }

@@ -3,9 +3,7 @@ package caddymodule
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"net/url"
-	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -15,10 +13,6 @@ import (
 
 // unknownHere stands for a value that only Lanyard's own environment has.
 const unknownHere = "unknown-here"
-
-// offlineScope asks an OpenID provider for a refresh token (OpenID Connect Core
-// 1.0 section 11).
-const offlineScope = "offline_access"
 
 // checkIntegration resolves an integration. Where its client can't be known
 // here, the rest is checked all the same.
@@ -36,7 +30,9 @@ func (d *doctor) checkIntegration(name string) {
 		return
 	}
 	sound := true
-	for _, u := range []string{entry.Issuer, entry.AuthorizeURL, entry.TokenURL, entry.RevokeURL, entry.APIURL} {
+	for _, u := range []string{
+		entry.Issuer, entry.AuthorizeURL, entry.TokenURL, entry.RevokeURL, entry.APIURL, entry.DeviceURL, entry.Refresh.URL, entry.Account.URL,
+	} {
 		sound = d.known(group, u, d.at("provider "+providerName)) && sound
 	}
 	reduced := *c
@@ -44,18 +40,14 @@ func (d *doctor) checkIntegration(name string) {
 		reduced.ClientID = unknownHere
 		d.withheld[name] = true
 	}
-	if _, ok := d.resolve(group, "client_secret", c.ClientSecret, at("client_secret")); !ok {
+	secretKnown := true
+	if _, secretKnown = d.resolve(group, "client_secret", c.ClientSecret, at("client_secret")); !secretKnown {
 		reduced.ClientSecret = unknownHere
 	}
-	reduced.Scopes = nil
-	for _, scope := range c.Scopes {
-		if len(entry.Scopes) == 0 || slices.Contains(entry.Scopes, scope) {
-			reduced.Scopes = append(reduced.Scopes, scope)
-			continue
-		}
-		d.problem(group, "unknown_scope", at("scopes"), fmt.Sprintf("%q is none of the scopes of %s: %s", scope, providerName, hint(scope, slices.Clone(entry.Scopes))),
-			"ask for one that the provider has")
+	for _, param := range sortedKeys(c.Params) {
+		sound = d.known(group, c.Params[param], at("param "+param)) && sound
 	}
+	reduced.Scopes = d.checkScopes(name, providerName, &entry)
 	if !sound {
 		return
 	}
@@ -63,35 +55,43 @@ func (d *doctor) checkIntegration(name string) {
 	a.Integrations = map[string]*IntegrationConfig{name: &reduced}
 	in, err := d.settings.resolveIntegration(&a, &resolver{repl: caddy.NewReplacer()}, name)
 	if err != nil {
-		d.problem(group, "integration_invalid", at(""), err.Error(), "correct it; docs/configuration.md has the options")
+		d.integrationInvalid(name, err, secretKnown)
 		return
 	}
 	d.settings.integrations[name] = in
+	d.checkEntry(name, providerName, in.Scheme(), &entry)
 	if in.Scheme() != tokenstore.AuthOAuth2 {
 		return
 	}
 	if d.settings.publicURL.Host != noPublicURL {
-		d.ok(group, "callback", "register exactly this redirect URI: "+in.redirectURI)
-	}
-	d.checkOffline(name, &entry)
-}
-
-// checkOffline looks for what a provider wants before it gives a refresh token.
-func (d *doctor) checkOffline(name string, e *provider.Entry) {
-	scopes := d.app.Integrations[name].Scopes
-	if slices.Contains(e.Scopes, offlineScope) && !slices.Contains(scopes, offlineScope) {
-		d.lacksOffline(name)
-	}
-	u, err := url.Parse(cmp.Or(e.AuthorizeURL, e.Issuer))
-	if err == nil && u.Hostname() == "accounts.google.com" && e.Authorize.Params["access_type"] != "offline" {
-		d.warning("integration "+name, "offline_scope", d.at("integration "+name, "provider"),
-			"Google gives no refresh token without access_type=offline: connections will end after an hour", "use the catalogue's provider: `provider google`")
+		text := "register exactly this redirect URI: " + in.callbackURL
+		if c.RedirectURI != "" {
+			text = "the browser has to come back to " + in.callbackURL + ", by the name of " + c.RedirectURI
+		}
+		d.ok(group, "callback", text)
 	}
 }
 
-func (d *doctor) lacksOffline(name string) {
-	d.warning("integration "+name, "offline_scope", d.at("integration "+name, "scopes"),
-		"the scopes lack "+offlineScope+": connections will end with their first access token", "add "+offlineScope+" to its `scopes`")
+// integrationInvalid says what is wrong with an integration, and where.
+func (d *doctor) integrationInvalid(name string, err error, secretKnown bool) {
+	option, fix := "", "correct it; docs/configuration.md has the options"
+	if wrong, ok := errors.AsType[*provider.OptionError](err); ok {
+		option = wrong.Option
+		if option == "client_secret" && !secretKnown {
+			return // that it is not known here is a finding already
+		}
+		if known := optionFixes[option]; known != "" {
+			fix = known
+		}
+	}
+	d.problem("integration "+name, "integration_invalid", d.at("integration "+name, option), err.Error(), fix)
+}
+
+// optionFixes are what to do about an option that New refuses.
+var optionFixes = map[string]string{
+	"auth_scheme":   "name one that its provider has: `caddy lanyard providers NAME` shows them",
+	"client_id":     "`caddy lanyard providers NAME` shows what an integration of its provider needs",
+	"client_secret": "`caddy lanyard providers NAME` shows how the provider knows its clients",
 }
 
 // reason returns why a request or a look at a file failed, without the URL,

@@ -100,7 +100,9 @@ func (d *doctor) checkNetwork(ctx context.Context) {
 		if err != nil {
 			continue
 		}
-		(&resolver{repl: caddy.NewReplacer()}).entry(&entry)
+		if _, own := d.app.Providers[d.settings.integrations[name].providerName]; own {
+			entry = (&resolver{repl: caddy.NewReplacer()}).entry(entry)
+		}
 		guarded := func(t *http.Transport) { t.DialContext = provider.DialContext(entry.AllowPrivate) }
 		start(guarded, func(ctx context.Context, p *probe) { p.askProvider(ctx, name, &entry) })
 	}
@@ -196,7 +198,7 @@ func (p *probe) askProvider(ctx context.Context, name string, e *provider.Entry)
 		}
 	}
 	if slices.Contains(p.metadata.Scopes, offlineScope) && !slices.Contains(in.scopes, offlineScope) && !slices.Contains(e.Scopes, offlineScope) && in.Scheme() == tokenstore.AuthOAuth2 {
-		p.lacksOffline(name)
+		p.lacksOffline(name, offlineScope)
 	}
 	if in.Scheme() == tokenstore.AuthOAuth2 && !p.withheld[name] && p.settings.publicURL.Host != noPublicURL {
 		p.askAuthorize(ctx, in)
@@ -297,7 +299,7 @@ func (p *probe) askAuthorize(ctx context.Context, in *integration) {
 	}
 	var code string // of the error, if the provider sends the browser back with one
 	to, err := url.Parse(a.location)
-	back := err == nil && strings.HasPrefix(a.location, in.redirectURI)
+	back := err == nil && strings.HasPrefix(a.location, in.callbackURL)
 	if back {
 		code = to.Query().Get("error")
 	}
@@ -305,7 +307,7 @@ func (p *probe) askAuthorize(ctx context.Context, in *integration) {
 	switch {
 	case mismatch || a.status == http.StatusBadRequest || a.status == http.StatusNotFound:
 		p.problem(group, "redirect_uri", p.at("integration "+p.name, "client_id"), fmt.Sprintf("the provider does not know this client ID, or not with this redirect URI (HTTP %d)", a.status),
-			"register exactly "+in.redirectURI+" for this client")
+			"register exactly "+in.callbackURL+" for this client")
 	case code == "invalid_scope":
 		p.problem(group, "unknown_scope", p.at("integration "+p.name, "scopes"), "the provider refuses the scopes (invalid_scope)", "ask for scopes that the client may have")
 	case slices.Contains([]string{"unauthorized_client", "unsupported_response_type", "invalid_request"}, code):

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"maps"
 	"net/http"
@@ -10,9 +11,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/lanyard-proxy/lanyard/api"
+	"github.com/lanyard-proxy/lanyard/provider"
+	"github.com/lanyard-proxy/lanyard/proxy"
+	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
@@ -93,4 +99,42 @@ func Doctor(ctx context.Context, args ...string) (string, error) {
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true // as finish does
 	err := cmd.ExecuteContext(ctx)
 	return out.String(), err
+}
+
+// Upstreams returns what says where the connections of a provisioned App lead.
+func Upstreams(app caddy.App) func(g *tokenstore.Grant) (up *proxy.Upstream, reason string) {
+	return apisOf(app.(*App).settings).of
+}
+
+// IntegrationOf returns what the API knows of an integration of a provisioned
+// App, and where it sends browsers.
+func IntegrationOf(app caddy.App, name string) (in api.Integration, authorizeURL string, err error) {
+	i := app.(*App).settings.integrations[name]
+	authorizeURL, err = i.AuthorizeURL(context.Background(), secret.New("state"), secret.New(strings.Repeat("v", 43)), nil)
+	return i.forAPI(), authorizeURL, err
+}
+
+// Providers runs the command `lanyard providers` and returns what it prints, and
+// what it says beside that.
+func Providers(ctx context.Context, args ...string) (out, said string, err error) {
+	var result, talk strings.Builder
+	cmd := providersCommand() //nolint:contextcheck // it gets its context below
+	cmd.SetArgs(args)
+	cmd.SetOut(&result)
+	cmd.SetErr(&talk)
+	cmd.SilenceUsage, cmd.SilenceErrors = true, true // as finish does
+	err = cmd.ExecuteContext(ctx)
+	return result.String(), talk.String(), err
+}
+
+// IntegrationBlock returns the block for the Caddyfile that `lanyard providers` shows.
+func IntegrationBlock(name string) string {
+	e, _ := provider.Lookup(name)
+	return integrationBlock(name, &e)
+}
+
+// NextStep returns what an error advises.
+func NextStep(err error) string {
+	a, _ := errors.AsType[advised](err)
+	return a.next
 }

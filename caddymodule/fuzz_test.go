@@ -45,7 +45,8 @@ func FuzzLanyardBlock(f *testing.F) {
 		"client app {env.KEY} {\nintegrations a\nusers u1 \"u 2\"\nmethods GET\npaths /a/* up.test/x\n}\nintegration a {\nprovider github\nclient_id x\n}",
 		"integration github {\nclient_id a\nclient_secret b\nscopes \"c d\" e\nreview on\n}",
 		"provider acme {\nissuer https://a.test\napi_url https://a.test\nhosts a b\nclient_auth none\nscopes x\nallow_private\n}\nintegration acme {\nclient_id x\n}",
-		"client a", "client a b {", "client a b {\nusers\n}", "integration {\n}", "}", "\"", "<<X\nX",
+		"provider acme {\nparam shop [a-z]+ {\nfrom answer.x\nhost\n}\ntoken {\nparam a b\ndrop x y\n}\nexchange {\n}\nrefresh {\nconcurrency 4\nsend_scope\n}\ninject {\nset A b\n}\nnote \"a b\"\n}",
+		"provider a {\ntoken\n}", "provider a {\nrefresh {\nconcurrency -1\n}\n}", "provider a {\naccount {\n}\n}", "client a", "client a b {", "client a b {\nusers\n}", "integration {\n}", "}", "\"", "<<X\nX",
 	} {
 		f.Add("lanyard {\n" + block + "\n}")
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/lanyard-proxy/lanyard/connect"
 	"github.com/lanyard-proxy/lanyard/provider"
 	"github.com/lanyard-proxy/lanyard/proxy"
+	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
@@ -17,9 +18,11 @@ type integration struct {
 	*provider.Provider
 	name         string
 	providerName string
-	redirectURI  string
+	callbackURL  string // where the browser comes back to
+	clientSecret secret.String
 	scopes       []string
 	review       bool
+	told         bool // the provider tells connection parameters
 }
 
 func (i *integration) forConnect() connect.Integration {
@@ -31,16 +34,31 @@ func (i *integration) forConnect() connect.Integration {
 }
 
 func (i *integration) forAPI() api.Integration {
-	header, _, _ := i.Inject()
 	return api.Integration{
 		Name: i.name, Provider: i.providerName, Title: i.Title(), Scopes: i.scopes,
-		DeclaredScopes: i.DeclaredScopes(), CallbackURL: i.redirectURI, CredentialHeader: header,
+		DeclaredScopes: i.DeclaredScopes(), CallbackURL: i.callbackURL, CredentialHeader: i.Inject().Header,
 		Scheme: i.Scheme(), Fields: i.Fields(), ParamFields: i.ParamFields(),
 		Credentials: func(params map[string]string) (api.Credentials, error) { return i.For(params) },
 		CheckParams: func(params map[string]string) error {
 			_, err := i.For(params)
 			return err
 		},
+		CheckToken: i.checkToken(),
+	}
+}
+
+// checkToken returns what says why a connection's API is not known, nil where it
+// always is.
+func (i *integration) checkToken() func(params map[string]string, t *tokenstore.Token) error {
+	if !i.told {
+		return nil
+	}
+	return func(params map[string]string, t *tokenstore.Token) error {
+		p, err := i.For(params)
+		if err == nil {
+			_, err = p.With(t)
+		}
+		return err
 	}
 }
 
@@ -50,16 +68,17 @@ const maxAPIs = 10_000
 // apis knows where the connections of each integration lead.
 type apis struct {
 	integrations map[string]*integration
-	fixed        map[string]*proxy.Upstream // :: integration without parameters → its API
+	fixed        map[string]*proxy.Upstream // :: integration with nothing to fill in → its API
 
 	mu    *sync.RWMutex
 	bound map[string]boundAPI // guarded by mu :: connection ID → its API
 }
 
-// boundAPI is the API of connections of an integration with these parameters.
+// boundAPI is the API of connections of an integration with these parameters,
+// given and told.
 type boundAPI struct {
-	upstream *proxy.Upstream
-	params   map[string]string
+	upstream     *proxy.Upstream
+	params, told map[string]string
 }
 
 func apisOf(s *settings) apis {
@@ -68,18 +87,32 @@ func apisOf(s *settings) apis {
 		mu: new(sync.RWMutex), bound: map[string]boundAPI{},
 	}
 	for name, i := range s.integrations {
-		if p, err := i.For(nil); err == nil {
-			a.fixed[name] = upstreamOf(name, p)
+		if p, err := i.For(nil); err == nil && !i.told {
+			a.fixed[name] = i.upstream(p)
 		}
 	}
 	return a
 }
 
-func upstreamOf(name string, p *provider.Provider) *proxy.Upstream {
-	header, prefix, query := p.Inject()
-	return &proxy.Upstream{
-		Integration: name, API: p.API(), Hosts: p.Hosts(), Header: header, Prefix: prefix, Query: query, Scopes: p.DeclaredScopes(),
+// upstream returns where connections lead that p is bound to. What needs a
+// value that is not known is left to the app.
+func (i *integration) upstream(p *provider.Provider) *proxy.Upstream {
+	in := p.Inject()
+	up := &proxy.Upstream{
+		Integration: i.name, API: p.API(), Hosts: p.Hosts(), Header: in.Header, Prefix: in.Prefix, Suffix: in.Suffix, Query: in.Query,
+		Scopes: p.DeclaredScopes(),
 	}
+	for _, h := range in.Headers {
+		if !h.Value.IsZero() {
+			up.Headers, up.ClientSecret = append(up.Headers, proxy.InjectedHeader(h)), i.clientSecret
+		}
+	}
+	for _, q := range in.Params {
+		if q.Value != "" {
+			up.Params = append(up.Params, proxy.InjectedParam(q))
+		}
+	}
+	return up
 }
 
 // of implements proxy.Config.Upstream.
@@ -97,20 +130,23 @@ func (a apis) of(g *tokenstore.Grant) (up *proxy.Upstream, reason string) {
 	a.mu.RLock()
 	known, ok := a.bound[g.ConnectionID]
 	a.mu.RUnlock()
-	if ok && known.upstream.Integration == g.Integration && maps.Equal(known.params, g.Params) {
+	if ok && known.upstream.Integration == g.Integration && maps.Equal(known.params, g.Params) && maps.Equal(known.told, g.Token.Metadata) {
 		return known.upstream, ""
 	}
 	p, err := i.For(g.Params)
 	if err != nil {
 		return nil, tokenstore.ReasonInvalidParameter
 	}
-	up = upstreamOf(g.Integration, p)
+	if p, err = p.With(&g.Token); err != nil {
+		return nil, tokenstore.ReasonAPIUnknown
+	}
+	up = i.upstream(p)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.bound) >= maxAPIs {
 		clear(a.bound)
 	}
-	a.bound[g.ConnectionID] = boundAPI{up, maps.Clone(g.Params)}
+	a.bound[g.ConnectionID] = boundAPI{up, maps.Clone(g.Params), maps.Clone(g.Token.Metadata)}
 	return up, ""
 }
 

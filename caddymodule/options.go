@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -25,7 +26,16 @@ func parseRest(d *caddyfile.Dispenser, opts options) error {
 
 // parseBlock reads the block that begins on the current line, if there is one.
 func parseBlock(d *caddyfile.Dispenser, opts options) error {
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
+	nesting := d.Nesting()
+	if !d.NextBlock(nesting) {
+		return nil
+	}
+	return parseWords(d, nesting, opts)
+}
+
+// parseWords reads a block from its first word.
+func parseWords(d *caddyfile.Dispenser, nesting int, opts options) error {
+	for more := true; more; more = d.NextBlock(nesting) {
 		parse, ok := opts[d.Val()]
 		if !ok {
 			return unrecognized(d, "option", slices.Collect(maps.Keys(opts)))
@@ -159,7 +169,8 @@ func list(target *[]string, checks ...func(string) error) func(*caddyfile.Dispen
 	}
 }
 
-// limit reads what a key is limited to: one or more arguments, each as it is.
+// limit reads an option with one or more arguments, each as it is, which may
+// stand only once.
 func limit(target *[]string, check func(string) error) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {
 		if *target != nil {
@@ -177,6 +188,74 @@ func limit(target *[]string, check func(string) error) func(*caddyfile.Dispenser
 		}
 		return nil
 	}
+}
+
+// pairs reads an option with a name and a value, which may stand once for each
+// name.
+func pairs(target *map[string]string, name, value string) func(*caddyfile.Dispenser) error {
+	return func(d *caddyfile.Dispenser) error {
+		option := d.Val()
+		args, err := arguments(d, name, value)
+		if err != nil {
+			return err
+		}
+		if _, ok := (*target)[args[0]]; ok {
+			return d.Errf("a second %s %q", option, args[0])
+		}
+		if *target == nil {
+			*target = map[string]string{}
+		}
+		(*target)[args[0]] = args[1]
+		return nil
+	}
+}
+
+// number reads an option with a positive number, which may stand only once.
+func number(target *int) func(*caddyfile.Dispenser) error {
+	return func(d *caddyfile.Dispenser) error {
+		if *target != 0 {
+			return twice(d)
+		}
+		option := d.Val()
+		args, err := arguments(d, "a number")
+		if err != nil {
+			return err
+		}
+		n, err := strconv.Atoi(args[0])
+		if err != nil || n < 1 {
+			return d.Errf("%s %q is not a number from 1", option, args[0])
+		}
+		*target = n
+		return nil
+	}
+}
+
+// block reads an option that is nothing but a block, which may stand only once.
+func block(opts options) func(*caddyfile.Dispenser) error {
+	seen := false
+	return func(d *caddyfile.Dispenser) error {
+		if seen {
+			return twice(d)
+		}
+		seen = true
+		name := d.Val()
+		if d.NextArg() {
+			return d.Errf("unexpected %q after %s, which has its words in a block", d.Val(), name)
+		}
+		nesting := d.Nesting()
+		if !d.NextBlock(nesting) {
+			return d.Errf("%s needs a block with its words", name)
+		}
+		return parseWords(d, nesting, opts)
+	}
+}
+
+// parseInner reads the block of an option, if it has one.
+func parseInner(d *caddyfile.Dispenser, name string, opts options) error {
+	if d.NextArg() {
+		return d.Errf("unexpected %q after %s", d.Val(), name)
+	}
+	return parseBlock(d, opts)
 }
 
 func checkNotEmpty(s string) error {

@@ -23,15 +23,17 @@ func (a *App) providers() []api.Provider {
 		if err != nil {
 			continue // there is one with each name
 		}
+		_, own := a.Providers[name]
 		shown := e
-		r.err = nil
-		if r.entry(&shown); r.err != nil {
+		if r.err = nil; own {
+			shown = r.entry(e)
+		}
+		if r.err != nil {
 			shown = e
 		}
-		_, own := a.Providers[name]
 		p := api.Provider{
 			Name: name, Title: cmp.Or(shown.Title, name), Own: own, AuthSchemes: shown.Schemes(), APIURL: shown.APIURL,
-			Hosts: shown.Hosts, Params: shown.ParamFields(), DocsURL: shown.DocsURL,
+			Hosts: shown.Hosts, Params: shown.ParamFields(), DocsURL: shown.DocsURL, Notes: shown.Notes, Unchecked: shown.Unchecked,
 		}
 		for _, scope := range shown.Scopes {
 			p.Scopes = append(p.Scopes, api.Scope{Name: scope, Text: shown.ScopeTexts[scope]})

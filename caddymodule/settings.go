@@ -105,29 +105,6 @@ func (r *resolver) secret(field, value string) string {
 	return out
 }
 
-// entry resolves the URLs of a provider. The places of connection parameters
-// stay, and so does the catalogue's own placeholder in revoke_url.
-func (r *resolver) entry(e *provider.Entry) {
-	for name := range e.Params {
-		r.repl.Set(name, "{"+name+"}")
-		defer r.repl.Delete(name)
-	}
-	e.Issuer = r.text("issuer", e.Issuer)
-	e.AuthorizeURL = r.text("authorize_url", e.AuthorizeURL)
-	e.TokenURL = r.text("token_url", e.TokenURL)
-	e.IntrospectURL = r.text("introspect_url", e.IntrospectURL)
-	e.DeviceURL = r.text("device_url", e.DeviceURL)
-	e.Account.URL = r.text("account", e.Account.URL)
-	e.APIURL = r.text("api_url", e.APIURL)
-	e.Hosts = slices.Clone(e.Hosts)
-	for i, host := range e.Hosts {
-		e.Hosts[i] = r.text("hosts", host)
-	}
-	r.repl.Set("client_id", "{client_id}")
-	e.RevokeURL = r.text("revoke_url", e.RevokeURL)
-	r.repl.Delete("client_id")
-}
-
 // isPlaceholder reports whether the whole of value is one placeholder for an
 // environment variable or a file.
 func isPlaceholder(value string) bool {
@@ -234,7 +211,14 @@ func (s *settings) resolveIntegration(a *App, r *resolver, name string) (*integr
 	if err != nil {
 		return nil, err
 	}
-	r.entry(&entry)
+	if _, own := a.Providers[providerName]; own {
+		entry = r.entry(entry)
+	}
+	params := make(map[string]string, len(c.Params))
+	for _, param := range slices.Sorted(maps.Keys(c.Params)) {
+		params[param] = r.text("param "+param, c.Params[param])
+	}
+	redirectURI := r.text("redirect_uri", c.RedirectURI)
 	clientID := r.text("client_id", c.ClientID)
 	clientSecret := r.secret("integration "+name+": client_secret", c.ClientSecret)
 	if r.err != nil {
@@ -246,12 +230,15 @@ func (s *settings) resolveIntegration(a *App, r *resolver, name string) (*integr
 		}
 	}
 	in := &integration{
-		name: name, providerName: providerName, redirectURI: s.publicURL.String() + "/callback/" + name,
-		scopes: c.Scopes, review: c.Review,
+		name: name, providerName: providerName, callbackURL: s.publicURL.String() + "/callback/" + name,
+		clientSecret: secret.New(clientSecret), scopes: c.Scopes, review: c.Review, told: tells(&entry),
+	}
+	if strings.ContainsFunc(redirectURI, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return nil, errors.New("redirect_uri has a space, or a character that is not ASCII")
 	}
 	in.Provider, err = provider.New(provider.Config{
-		Entry: entry, Scheme: c.AuthScheme, ClientID: clientID, ClientSecret: secret.New(clientSecret),
-		RedirectURI: in.redirectURI, Scopes: c.Scopes,
+		Entry: entry, Scheme: c.AuthScheme, ClientID: clientID, ClientSecret: in.clientSecret,
+		RedirectURI: cmp.Or(redirectURI, in.callbackURL), Scopes: c.Scopes, Params: params,
 	})
 	return in, err
 }
@@ -266,8 +253,11 @@ func (a *App) entry(name string) (provider.Entry, error) {
 	if e, ok := provider.Lookup(name); ok {
 		return e, nil
 	}
-	names := slices.AppendSeq(provider.Names(), maps.Keys(a.Providers))
-	return provider.Entry{}, fmt.Errorf("no provider %q: %s; or describe it in a `provider %s` block", name, hint(name, names), name)
+	meant := ""
+	if near := nearest(name, slices.AppendSeq(provider.Names(), maps.Keys(a.Providers))); near != "" {
+		meant = "did you mean " + near + "? "
+	}
+	return provider.Entry{}, fmt.Errorf("no provider %q: %s`caddy lanyard providers` lists the catalogue's; or describe it in a `provider %s` block", name, meant, name)
 }
 
 // hasIntegration returns an error that names the known integrations unless

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 
+	"github.com/lanyard-proxy/lanyard/internal/failpoint"
 	"github.com/lanyard-proxy/lanyard/provider"
 )
 
@@ -106,7 +107,7 @@ func newTransport(ctx caddy.Context, config *reverseproxy.HTTPTransport, allowPr
 		t.Proxy = nil
 		guardDials(t, own, allowPrivate)
 	}
-	t.DialContext = answered(t.DialContext)
+	t.DialContext = answered(failpoint.Dial(t.DialContext))
 	return t, nil
 }
 

@@ -20,9 +20,11 @@ type Connection struct {
 	UserID      string            `json:"user_id"`
 	Name        string            `json:"name"`
 	Labels      map[string]string `json:"labels"`
-	Params      map[string]string `json:"params"`   // of the provider's URLs
-	Metadata    json.RawMessage   `json:"metadata"` // a JSON object of the app's own
-	Status      Status            `json:"status"`
+	Params      map[string]string `json:"params"` // of the provider's URLs
+	// ProviderMetadata is what the provider told of the account: realm_id, say.
+	ProviderMetadata map[string]string `json:"provider_metadata"`
+	Metadata         json.RawMessage   `json:"metadata"` // a JSON object of the app's own
+	Status           Status            `json:"status"`
 	// StatusReason is a code that says why, such as invalid_grant. Often empty.
 	StatusReason string  `json:"status_reason"`
 	AuthScheme   string  `json:"auth_scheme"` // OAUTH2, API_KEY, …

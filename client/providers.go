@@ -44,7 +44,9 @@ type Provider struct {
 	APIURL      string   `json:"api_url"` // with the places of connection parameters: {name}
 	Hosts       []string `json:"hosts"`   // further hosts of its API
 	Params      []Field  `json:"params"`
-	DocsURL     string   `json:"docs_url"` // may be empty
+	DocsURL     string   `json:"docs_url"`  // may be empty
+	Notes       []string `json:"notes"`     // what has to be known of it, a sentence each
+	Unchecked   []string `json:"unchecked"` // what is believed of it and was not checked
 }
 
 // Integrations returns what is configured.

@@ -72,9 +72,10 @@ type Integration struct {
 	Scheme string // one of tokenstore.AuthSchemes
 	// ScopeText says in plain words what a scope allows, or nothing.
 	ScopeText func(scope string) string
-	// Hosts are those that may see the credential of a connection with these
-	// parameters. The error names what is missing or wrong and holds no value.
-	Hosts func(params map[string]string) ([]string, error)
+	// Hosts are those that may see the credential t of a connection with these
+	// parameters, or as a code why they are not known:
+	// tokenstore.ReasonInvalidParameter or ReasonAPIUnknown.
+	Hosts func(params map[string]string, t *tokenstore.Token) (hosts []string, reason string)
 }
 
 // Config says what a Handler works with.

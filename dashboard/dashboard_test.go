@@ -98,6 +98,9 @@ func TestDetailTellsWhatThereIs(t *testing.T) {
 		"Work", "team=sales", "shop=acme", "acct-9", "Ada Lovelace", "ada@demo.test", "&lt;b&gt;pro&lt;/b&gt;", "api.fake.example",
 		"granted 1 of 2", "Not granted", "See what you have", "1 of the last 2 refreshes worked", "Refresh failed", "HTTP 503",
 		"by Lanyard itself", "in 59 min", "<dt>Generation</dt><dd>7</dd>", `<time datetime="`)
+	d.want(d.get("/admin/connections/"+c.ID), http.StatusOK, "Told by the provider", "given=given")
+	untold := d.connection(func(c *tokenstore.Connection) { c.Token.Metadata = nil })
+	d.want(d.get("/admin/connections/"+untold.ID), http.StatusOK, "has not told where this account&#39;s API is")
 	d.want(d.get("/admin/connections/conn_none"), http.StatusNotFound, "nothing here")
 	d.want(d.get("/admin/connections/"+c.ID+"/x"), http.StatusNotFound)
 	d.want(d.get("/admin/none"), http.StatusNotFound)

@@ -131,12 +131,15 @@ func (h *Handler) facts(v *visit, c *tokenstore.Connection, r *row, now time.Tim
 	for _, param := range pairs(c.Params) {
 		add("param", param, false)
 	}
+	for _, told := range pairs(c.Token.Metadata) {
+		add("told", told, false)
+	}
 	add("id", c.ID, true)
 	add("integration", c.Integration, true)
 	add("provider", c.Provider, true)
 	add("scheme", c.AuthScheme, true)
 	if hosts := h.cfg.Integrations[c.Integration].Hosts; hosts != nil {
-		list, _ := hosts(c.Params) // what is wrong is told by the status
+		list, _ := hosts(c.Params, &c.Token) // what is wrong is told by the status
 		for _, host := range list {
 			add("host", host, true)
 		}

@@ -83,7 +83,12 @@ func newDesk(t *testing.T) *desk {
 		Integrations: map[string]dashboard.Integration{"fake": {
 			Title: "Fake Provider", Scheme: tokenstore.AuthOAuth2,
 			ScopeText: func(s string) string { return map[string]string{"read": "See what you have"}[s] },
-			Hosts:     func(map[string]string) ([]string, error) { return []string{"api.fake.example"}, nil },
+			Hosts: func(_ map[string]string, t *tokenstore.Token) (hosts []string, reason string) {
+				if t.Metadata["given"] == "" { // it is told where the API is
+					return nil, tokenstore.ReasonAPIUnknown
+				}
+				return []string{"api.fake.example"}, ""
+			},
 		}},
 		RedirectURLs: []string{"https://app.example/callback"}, Key: secret.New("key"), Live: 10 * time.Millisecond,
 	})
@@ -121,7 +126,7 @@ func (d *desk) connection(change func(*tokenstore.Connection)) tokenstore.Connec
 		Token: tokenstore.Token{
 			AccessToken: secret.New(canary + "access"), RefreshToken: secret.New(canary + "refresh"), Generation: 7,
 			IssuedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour), Scopes: []string{"read"},
-			Metadata: map[string]string{"kept": canary + "kept"},
+			Metadata: map[string]string{"given": "given"},
 		},
 	}
 	if change != nil {

@@ -150,8 +150,9 @@ func (h *Handler) reason(c *tokenstore.Connection) string {
 		return tokenstore.ReasonIntegrationMissing
 	}
 	if in.Hosts != nil {
-		if _, err := in.Hosts(c.Params); err != nil {
-			return tokenstore.ReasonInvalidParameter
+		_, reason := in.Hosts(c.Params, &c.Token)
+		if reason == tokenstore.ReasonInvalidParameter || reason != "" && c.Status == tokenstore.StatusActive {
+			return reason
 		}
 	}
 	if cmp.Or(c.AuthScheme, tokenstore.AuthOAuth2) != in.Scheme {
@@ -165,7 +166,7 @@ func status(c *tokenstore.Connection, reason string) (class, key string) {
 	switch {
 	case c.Disabled:
 		return "info", "disabled"
-	case c.Status == tokenstore.StatusExpired, c.Status == tokenstore.StatusActive && reason == tokenstore.ReasonSchemeChanged:
+	case c.Status == tokenstore.StatusExpired, c.Status == tokenstore.StatusActive && (reason == tokenstore.ReasonSchemeChanged || reason == tokenstore.ReasonAPIUnknown):
 		return "bad", "expired"
 	case c.Status == tokenstore.StatusRevoked:
 		return "info", "revoked"

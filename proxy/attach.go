@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"crypto/rand"
+	"fmt"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -10,20 +12,79 @@ import (
 	"github.com/lanyard-proxy/lanyard/secret"
 )
 
-// attach puts the credential of c on a clone of a request.
+// attach puts the credential of c on a clone of a request, and what else its
+// provider wants on each.
 func (c *call) attach(req *http.Request) {
 	up, token := c.upstream, c.grant.Token.AccessToken.Reveal()
 	if up.Query == "" {
-		req.Header.Set(up.Header, up.Prefix+token)
+		req.Header.Set(up.Header, up.Prefix+token+up.Suffix)
+	}
+	for i := range up.Headers {
+		up.Headers[i].attach(req.Header)
+	}
+	if up.Query == "" && len(up.Params) == 0 {
 		return
 	}
 	u := *req.URL
-	query, _ := withoutParam(u.RawQuery, func(name, _ string) bool { return name == up.Query })
+	for i := range up.Params {
+		u.RawQuery = up.Params[i].attach(u.RawQuery)
+	}
+	if up.Query != "" {
+		query, _ := withoutParam(u.RawQuery, func(name, _ string) bool { return name == up.Query })
+		u.RawQuery = withParam(query, up.Query, token)
+	}
+	req.URL = &u
+}
+
+// attach puts the header on a request.
+func (in *InjectedHeader) attach(h http.Header) {
+	for name, values := range h { // a handler before this one may have written it in its own way
+		switch {
+		case !strings.EqualFold(name, in.Name):
+		case in.Always:
+			delete(h, name)
+		case len(values) > 0:
+			return
+		}
+	}
+	value := in.Value.Reveal()
+	if in.UUID {
+		value = withUUID(value)
+	}
+	h.Set(in.Name, value)
+}
+
+// withUUID returns a value with a new UUID in the place of one.
+func withUUID(value string) string { return strings.ReplaceAll(value, "{uuid}", newUUID()) }
+
+// newUUID returns a random UUID (RFC 9562 section 5.4).
+func newUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // it never fails
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// attach returns a query with the parameter.
+func (in *InjectedParam) attach(query string) string {
+	rest, brought := withoutParam(query, func(name, _ string) bool { return name == in.Name })
+	if brought && !in.Always {
+		return query
+	}
+	value := in.Value
+	if in.UUID {
+		value = withUUID(value)
+	}
+	return withParam(rest, in.Name, value)
+}
+
+// withParam returns a query with a parameter at its end.
+func withParam(query, name, value string) string {
 	if query != "" {
 		query += "&"
 	}
-	u.RawQuery = query + url.QueryEscape(up.Query) + "=" + url.QueryEscape(token)
-	req.URL = &u
+	return query + url.QueryEscape(name) + "=" + url.QueryEscape(value)
 }
 
 // withoutParam returns a query without the parameters that drop says, every
@@ -50,13 +111,15 @@ func withoutParam(query string, drop func(name, value string) bool) (rest string
 
 func decodeQuery(s string) string { return unescape(strings.ReplaceAll(s, "+", " ")) }
 
-// mask has the credential of c masked where the upstream echoes it.
+// mask has the credential of c masked where the upstream echoes it, and the
+// client's secret where that went out with it.
 func (c *call) mask(headersOnly bool) {
 	if c.echo == nil {
 		c.echo = &scrubber{headersOnly: headersOnly}
 	}
 	token := c.grant.Token.AccessToken
 	c.echo.add(token)
+	c.echo.add(c.upstream.ClientSecret)
 	if strings.TrimSpace(c.upstream.Prefix) == "Basic" {
 		c.echo.add(secret.New(password(token.Reveal())))
 	}

@@ -75,7 +75,7 @@ func (c *caller) one(values []string, add func(string)) {
 }
 
 // addAuthorization reads `Bearer KEY`, `Bearer KEY.conn_…`, the same with any
-// other scheme or none, Basic with KEY.conn_… as the password, and
+// other scheme or none, `Token token=KEY.conn_…` as some providers have it, Basic with KEY.conn_… as the password, and
 // `Bearer conn_…`. What is neither is the app's own and says nothing.
 func (c *caller) addAuthorization(value string) {
 	scheme, credential, ok := strings.Cut(value, " ")
@@ -86,7 +86,7 @@ func (c *caller) addAuthorization(value string) {
 	if strings.EqualFold(scheme, "Basic") {
 		credential = password(credential)
 	}
-	if key, id, ok := splitSlot(credential); ok {
+	if key, id, ok := splitSlot(paramValue(credential)); ok {
 		c.addKey(key)
 		c.addID(id)
 		return
@@ -99,6 +99,16 @@ func (c *caller) addAuthorization(value string) {
 	}
 }
 
+// paramValue returns the value of the last parameter of a credential that
+// consists of parameters, else the credential.
+func paramValue(credential string) string {
+	i := strings.LastIndexByte(credential, '=')
+	if i < 0 {
+		return credential
+	}
+	return strings.Trim(credential[i+1:], `"`)
+}
+
 // findSlots looks for KEY.conn_… in the other headers: which of them is the
 // provider's own is only known once the connection is. Where the connection is
 // named already, only the same key counts: any other is the app's own business.
@@ -109,7 +119,7 @@ func (c *caller) findSlots(h http.Header) {
 			continue
 		}
 		value := values[0]
-		key, id, ok := splitSlot(value[strings.LastIndexByte(value, ' ')+1:])
+		key, id, ok := splitSlot(paramValue(value[strings.LastIndexByte(value, ' ')+1:]))
 		switch {
 		case !ok || !isKey(key):
 		case !named:

@@ -45,6 +45,9 @@ func TestNamingAndKeys(t *testing.T) {
 		{"bearer slot", ok, "/x", http.Header{"Authorization": {"Bearer " + slot}}, 200, ""},
 		{"token slot", ok, "/x", http.Header{"Authorization": {"token " + slot}}, 200, ""},
 		{"bare slot", ok, "/x", http.Header{"Authorization": {slot}}, 200, ""},
+		{"slot in a parameter", ok, "/x", http.Header{"Authorization": {"Token token=" + slot}}, 200, ""},
+		{"slot in the last of parameters", ok, "/x", http.Header{"Authorization": {`OAuth oauth_consumer_key="a.b", oauth_token="` + slot + `"`}}, 200, ""},
+		{"another key in a parameter", ok, "/x", http.Header{"Authorization": {"Token token=" + strange + "." + connID}}, 401, "key_required"},
 		{"basic slot", ok, "/x", http.Header{"Authorization": {basic("any", slot)}}, 200, ""},
 		{"own header", ownHeader, "/x", http.Header{"X-Api-Key": {slot}}, 200, ""},
 		{"own header is not this one", ok, "/x", http.Header{"X-Api-Key": {slot}}, 400, "connection_required"},
@@ -52,6 +55,7 @@ func TestNamingAndKeys(t *testing.T) {
 		{"the app's own basic says nothing", ok, "/x", http.Header{"Authorization": {basic("a", "b")}, "Connection-Id": {connID}, "Lanyard-Key": {clientKey}}, 200, ""},
 
 		{"said again in other headers", ok, "/x", http.Header{"Authorization": {"Bearer " + slot}, "X-Api-Key": {slot}, "Private-Token": {"x " + slot}}, 200, ""},
+		{"said again in a parameter", ok, "/x", http.Header{"Authorization": {"Bearer " + slot}, "X-Api-Key": {`token="` + slot + `"`}}, 200, ""},
 		{"said again in the own header", ownHeader, "/x", http.Header{"Connection-Id": {connID}, "Lanyard-Key": {clientKey}, "X-Api-Key": {slot}}, 200, ""},
 		{"another key elsewhere says nothing", ok, "/x", http.Header{"Authorization": {"Bearer " + slot}, "X-Trace": {strange + "." + otherID}}, 200, ""},
 

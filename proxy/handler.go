@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
@@ -67,21 +68,43 @@ type Upstream struct {
 	// Hosts are the further hosts that may see the token, as host or
 	// host:port, under API's scheme.
 	Hosts []string
-	// Header carries the token, after Prefix: "Authorization" and "Bearer ".
-	Header, Prefix string
+	// Header carries the token, between Prefix and Suffix: "Authorization" and
+	// "Bearer ".
+	Header, Prefix, Suffix string
 	// Query is the name of the query parameter that carries the token. Empty:
 	// Header does.
 	Query string
+	// Headers and Params are what else a request carries.
+	Headers []InjectedHeader
+	Params  []InjectedParam
+	// ClientSecret is masked where the token is. Zero: no header has it.
+	ClientSecret secret.String
 	// Scopes are those that may be asked for. Empty: any.
 	Scopes []string
+}
+
+// InjectedHeader is a header beside the one with the token.
+type InjectedHeader struct {
+	Name  string
+	Value secret.String // it may have the client's secret
+	// Always puts it in the place of the app's own. Else it stands for a request
+	// that brings none.
+	Always bool
+	UUID   bool // {uuid} in Value stands for a new one each time
+}
+
+// InjectedParam is a query parameter beside the one with the token.
+type InjectedParam struct {
+	Name, Value  string
+	Always, UUID bool // as with InjectedHeader
 }
 
 // Config is what a Handler or a Transport is made of.
 type Config struct {
 	Grants Grants
 	// Upstream returns the upstream of a connection, or as a code why there is
-	// none: tokenstore.ReasonIntegrationMissing, ReasonInvalidParameter or
-	// ReasonSchemeChanged. It is asked for every request and must not block.
+	// none: tokenstore.ReasonIntegrationMissing, ReasonInvalidParameter,
+	// ReasonSchemeChanged or ReasonAPIUnknown. It is asked for every request and must not block.
 	Upstream func(g *tokenstore.Grant) (up *Upstream, reason string)
 	// Clients may call the proxy. Required unless Open.
 	Clients []Client
@@ -295,7 +318,14 @@ func (h *Handler) find(ctx context.Context, c *call) *guard.Problem {
 // use refuses a connection that was found and can't be used.
 func (h *Handler) use(ctx context.Context, c *call) *guard.Problem {
 	up, reason := h.cfg.Upstream(c.grant)
-	if reason != "" {
+	switch reason {
+	case "":
+	case tokenstore.ReasonAPIUnknown:
+		if p := h.unusable(ctx, c.grant); p != nil {
+			return p
+		}
+		return h.problemAPIUnknown(ctx, c.grant)
+	default:
 		return problemNoUpstream(reason)
 	}
 	c.upstream = up

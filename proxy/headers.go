@@ -94,13 +94,12 @@ func removeHop(h http.Header) {
 // trailers returns the trailers announced for a request body of unknown
 // length, and the function that fills them in once the body has ended. The
 // transport sends what the map holds by then, announced or not.
-func trailers(r *http.Request, credential string) (announced http.Header, fill func()) {
+func trailers(r *http.Request, up *Upstream) (announced http.Header, fill func()) {
 	if r.ContentLength >= 0 {
 		return nil, func() {}
 	}
-	credential = http.CanonicalHeaderKey(credential)
 	pass := func(name string) bool {
-		return !dropped(name) && !slices.Contains(overriding[:], name) && name != credential && name != "Content-Length" && name != "Host"
+		return !dropped(name) && !slices.Contains(overriding[:], name) && !up.injects(name) && name != "Content-Length" && name != "Host"
 	}
 	announced = make(http.Header, len(r.Trailer))
 	for name := range r.Trailer {
@@ -115,4 +114,10 @@ func trailers(r *http.Request, credential string) (announced http.Header, fill f
 			}
 		}
 	}
+}
+
+// injects reports whether a header is put on requests to up.
+func (up *Upstream) injects(name string) bool {
+	return strings.EqualFold(name, up.Header) ||
+		slices.ContainsFunc(up.Headers, func(in InjectedHeader) bool { return strings.EqualFold(name, in.Name) })
 }

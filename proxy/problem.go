@@ -95,6 +95,16 @@ func problemNoUpstream(reason string) *guard.Problem {
 	return p
 }
 
+// problemAPIUnknown answers for a connection whose provider has not told where
+// its API is. Connecting again is what makes it tell.
+func (h *Handler) problemAPIUnknown(ctx context.Context, g *tokenstore.Grant) *guard.Problem {
+	return &guard.Problem{
+		Status: http.StatusFailedDependency, Code: "reconnect_required",
+		Detail: "The provider has not told which host or account this connection's API is at. Its user has to connect again.",
+		Extra:  h.withConnectURL(ctx, g, tokenstore.ReasonAPIUnknown),
+	}
+}
+
 // unusable returns the problem of a connection that has no live credential.
 func (h *Handler) unusable(ctx context.Context, g *tokenstore.Grant) *guard.Problem {
 	switch {

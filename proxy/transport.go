@@ -65,7 +65,7 @@ func (h *Handler) attempt(out *http.Request, c *call) (*http.Response, error) {
 	c.attach(req)
 	if c.body != nil {
 		var fill func()
-		req.Trailer, fill = trailers(c.in, c.upstream.Header)
+		req.Trailer, fill = trailers(c.in, c.upstream)
 		begin := func() (io.ReadCloser, error) {
 			body, ok := c.body.begin(fill)
 			if !ok {
