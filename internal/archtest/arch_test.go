@@ -37,9 +37,10 @@ var allowed = map[string][]string{
 	"revoke":                 {"seal", "tokenstore"},
 	"dashboard":              {"guard", "revoke", "secret", "tokenstore", "ui"},
 	"internal/demo":          {"internal/fakeprovider"},
+	"internal/dialect":       {"provider", "tokenstore"},
 	"internal/soak":          {"internal/fakeprovider"},
 	"caddymodule": {
-		"api", "audit", "connect", "dashboard", "guard", "internal/demo", "internal/fakeprovider", "provider", "proxy", "refresh",
+		"api", "audit", "connect", "dashboard", "guard", "internal/demo", "internal/failpoint", "internal/fakeprovider", "provider", "proxy", "refresh",
 		"revoke", "seal", "secret", "tokenstore", "tokenstore/badgerstore", "ui", "webhook",
 	},
 	"cmd/lanyard":     {"caddymodule"},
@@ -60,7 +61,7 @@ var only = map[string][]string{
 }
 
 // testOnly may stand in no program.
-var testOnly = []string{"internal/openapitest", "tokenstore/memstore", "tokenstore/storetest"}
+var testOnly = []string{"internal/dialect", "internal/openapitest", "tokenstore/memstore", "tokenstore/storetest"}
 
 func TestImportDirections(t *testing.T) {
 	seen := map[string]bool{}

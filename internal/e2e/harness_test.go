@@ -89,6 +89,8 @@ var caddyfile = template.Must(template.New("").Parse(`{
 			fields {
 				request>uri query {
 					replace code REDACTED
+					replace auth_code REDACTED
+					replace spapi_oauth_code REDACTED
 					replace state REDACTED
 					replace completion_code REDACTED
 					replace signature REDACTED

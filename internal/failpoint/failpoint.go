@@ -14,9 +14,18 @@
 //
 // `place=once:action` does so the first time only. `clock=1h` or `clock=-1h`
 // puts the wall clock forward or back; the monotonic clock stays.
+// `dial=127.0.0.1:4433` has every connection to a provider go there instead,
+// wherever its host is.
 package failpoint
 
-import "time"
+import (
+	"context"
+	"net"
+	"time"
+)
+
+// DialFunc opens a connection, as net.Dialer.DialContext does.
+type DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // Hit is called at a place that may fail. It returns the error of a place that
 // shall.
@@ -24,3 +33,6 @@ func Hit(string) error { return nil }
 
 // Clock returns how far the wall clock is to be off.
 func Clock() time.Duration { return 0 }
+
+// Dial returns what dials: next, unless the file says another place.
+func Dial(next DialFunc) DialFunc { return next }

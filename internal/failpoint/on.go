@@ -4,7 +4,9 @@
 package failpoint
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -74,4 +76,18 @@ func Hit(place string) error {
 func Clock() time.Duration {
 	d, _ := time.ParseDuration(action("clock"))
 	return d
+}
+
+// DialFunc opens a connection, as net.Dialer.DialContext does.
+type DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// Dial returns what dials: next, unless the file says another place. No rule
+// about addresses holds there.
+func Dial(next DialFunc) DialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if to := action("dial"); to != "" {
+			return new(net.Dialer).DialContext(ctx, "tcp", to)
+		}
+		return next(ctx, network, addr)
+	}
 }
