@@ -132,7 +132,7 @@ func TestProvidersOfAConfiguration(t *testing.T) {
 	defer srv.Close()
 	t.Setenv("LANYARD_API_KEY", doctorAPIKey)
 	out, said, err = caddymodule.Providers(t.Context(), "--url", srv.URL, "acme")
-	want := "provider  acme\ntitle     Acme\nsource    configuration\nAPI       https://api.acme.example\nschemes   OAUTH2\nparams    shop\nnote      Mind the gap.\n\nSCOPE  MEANING\nread   See it\n"
+	want := "provider  acme\ntitle     Acme\nsource    configuration\nredirect URI {public_url}/callback/acme, where the integration has this name\nAPI       https://api.acme.example\nschemes   OAUTH2\nparams    shop\nnote      Mind the gap.\n\nSCOPE  MEANING\nread   See it\n"
 	if err != nil || said != "" || strings.Join(strings.Fields(out), " ") != strings.Join(strings.Fields(want), " ") {
 		t.Errorf("by the API: %v, %s%s", err, said, out)
 	}

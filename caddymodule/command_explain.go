@@ -18,7 +18,7 @@ func (c *command) explain(k *catalogue, p *cliProvider) error {
 	}
 	pairs := [][2]string{
 		{"provider", p.Name}, {"title", p.Title}, {"source", p.Source},
-		{"register a client", p.DocsURL}, {"API", p.APIURL}, {"further hosts", strings.Join(p.Hosts, " ")},
+		{"register a client", p.DocsURL}, {"redirect URI", redirectURI(p)}, {"API", p.APIURL}, {"further hosts", strings.Join(p.Hosts, " ")},
 	}
 	texts := map[string]string{} // :: scope → what it allows
 	for _, s := range p.Scopes {
@@ -53,6 +53,15 @@ func (c *command) explain(k *catalogue, p *cliProvider) error {
 	}
 	_, _ = fmt.Fprintln(c.print.out)
 	return out.rows(rows)
+}
+
+// redirectURI returns what has to be registered at a provider to which browsers
+// are sent.
+func redirectURI(p *cliProvider) string {
+	if !slices.Contains(p.AuthSchemes, tokenstore.AuthOAuth2) {
+		return ""
+	}
+	return "{public_url}/callback/" + p.Name + ", where the integration has this name"
 }
 
 // explained returns what an entry says, in words.

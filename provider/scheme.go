@@ -234,7 +234,7 @@ func (p *Provider) ParamFields() []tokenstore.Field {
 func (e *Entry) ParamFields() []tokenstore.Field {
 	var fields []tokenstore.Field
 	for _, name := range slices.Sorted(maps.Keys(e.Params)) {
-		if p := e.Params[name]; p.From == "" && (!p.Host || len(p.Domains) > 0) {
+		if p := e.Params[name]; p.From == "" && !p.Configured() {
 			fields = append(fields, p.field(name))
 		}
 	}

@@ -36,6 +36,7 @@ var allowed = map[string][]string{
 	"webhook":                {"secret", "tokenstore"},
 	"revoke":                 {"seal", "tokenstore"},
 	"dashboard":              {"guard", "revoke", "secret", "tokenstore", "ui"},
+	"internal/catalogdoc":    {"provider"},
 	"internal/demo":          {"internal/fakeprovider"},
 	"internal/dialect":       {"provider", "tokenstore"},
 	"internal/soak":          {"internal/fakeprovider"},

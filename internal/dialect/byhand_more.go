@@ -109,7 +109,7 @@ func zoho() *Dialect {
 		Account: Request{Method: "GET", URL: accounts + "/user/info", Headers: own, Answer: `{"First_Name":"A","Email":"$email","Last_Name":"B","Display_Name":"$name","ZUID":"$account"}`},
 		Call:    Request{URL: "https://www.zohoapis.eu", Headers: own},
 		Dead:    Fault{200, `{"error":"invalid_code"}`}, Client: Fault{200, `{"error":"invalid_client"}`},
-		Most: 10, Over: Fault{400, `{"error_description":"You have made too many requests continuously. Please try again after some time.","error":"Access Denied","status":"failure"}`},
+		Pause: true, Most: 10, Over: Fault{400, `{"error_description":"You have made too many requests continuously. Please try again after some time.","error":"Access Denied","status":"failure"}`},
 	}
 }
 

@@ -67,6 +67,9 @@ type Dialect struct {
 	// Rotates says that a refresh brings a new refresh token; Reusable that the
 	// one before is taken for a while, else it ends the grant.
 	Rotates, Reusable bool
+	// Pause says that a token that was issued just now may not be renewed again,
+	// whatever the API says of it.
+	Pause bool
 	// Most is how many refreshes a grant may have, and Over the answer to more;
 	// zero: any number.
 	Most int

@@ -165,6 +165,7 @@ func (g *generator) flow() {
 		d.Rotates = e.Refresh.Rotation != provider.RotationNone && e.Refresh.With != "access_token"
 		d.Reusable = e.Refresh.Rotation != provider.RotationSingleUse && e.Refresh.Rotation != ""
 		d.Refresh.Answer = g.answer(d.Rotates)
+		d.Pause = e.Refresh.Pause != ""
 	}
 	d.Code.Answer = g.answer(true)
 }

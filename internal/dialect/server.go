@@ -256,6 +256,7 @@ type Record struct {
 	Temporary         bool
 	Revoked           bool
 	Access            string
+	Age               time.Duration // of its tokens
 }
 
 // Record returns what became of an account's newest grant.
@@ -266,6 +267,7 @@ func (s *Server) Record(name, account string) Record {
 	r := Record{Calls: b.calls[account], StaleCalls: b.staleCalls[account]}
 	if g := b.newest(account); g != nil {
 		r.Refreshes, r.Temporary, r.Revoked, r.Access = g.refreshes, g.temporary, g.revoked, g.access
+		r.Age = time.Now().Add(s.clock).Sub(g.last)
 	}
 	return r
 }
