@@ -209,6 +209,18 @@ func TestRefusalDialects(t *testing.T) {
 			"Twitch, a text and no code", `{"answer":{"paths":{"error":"message"}},"errors":{"dead":["invalid refresh token"]}}`, 400,
 			`{"error":"Bad Request","status":400,"message":"Invalid refresh token"}`, tokenstore.RefusedGrant, "unrecognized_error",
 		},
+		{
+			"X, told by the description", `{"answer":{"paths":{"error":"error_description"}},"errors":{"dead":["value passed for the token was invalid."]}}`, 400,
+			`{"error":"invalid_request","error_description":"Value passed for the token was invalid."}`, tokenstore.RefusedGrant, "unrecognized_error",
+		},
+		{
+			"X, another wrong request", `{"answer":{"paths":{"error":"error_description"}},"errors":{"dead":["value passed for the token was invalid."]}}`, 400,
+			`{"error":"invalid_request","error_description":"Missing required parameter [code_verifier]."}`, tokenstore.RefusedForNow, "unrecognized_error",
+		},
+		{
+			"X, our client", `{"answer":{"paths":{"error":"error_description"}}}`, 401,
+			`{"error":"unauthorized_client","error_description":"Missing valid authorization header"}`, tokenstore.RefusedClient, "unauthorized_client",
+		},
 		{"upper case", `{}`, 400, `{"error":"INVALID_GRANT"}`, tokenstore.RefusedGrant, "invalid_grant"},
 		{"Zoho under 200", `{"errors":{"dead":["invalid_code"]}}`, 200, `{"error":"invalid_code"}`, tokenstore.RefusedGrant, "invalid_code"},
 		{"two names in different case on the way", facebook, 400, `{"error":{"code":190,"Code":1}}`, tokenstore.RefusedForNow, "unstructured_refusal"},

@@ -4,6 +4,7 @@ import (
 	"crypto/elliptic"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -121,7 +122,7 @@ func TestAssertionInTheHeader(t *testing.T) {
 	all := l.all()
 	r := all[0]
 	assertion, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok || r.Method != "POST" || r.Path != "/app/installations/42/access_tokens" || r.Body != "" || r.Header.Get("Content-Type") != "" ||
+	if !ok || r.Method != http.MethodPost || r.Path != "/app/installations/42/access_tokens" || r.Body != "" || r.Header.Get("Content-Type") != "" ||
 		r.Header.Get("X-GitHub-Api-Version") != "2022-11-28" {
 		b, _ := json.Marshal(r)
 		t.Fatalf("request = %s", b)
@@ -130,7 +131,7 @@ func TestAssertionInTheHeader(t *testing.T) {
 	if claims["iss"] != "Iv1" || claims["scope"] != nil || claims["exp"].(float64)-claims["iat"].(float64) != 540 {
 		t.Errorf("claims = %v", claims)
 	}
-	if r := all[1]; r.Method != "DELETE" || r.Header.Get("Authorization") != "Bearer ghs_16C7" || r.Body != "" {
+	if r := all[1]; r.Method != http.MethodDelete || r.Header.Get("Authorization") != "Bearer ghs_16C7" || r.Body != "" {
 		t.Errorf("revocation = %+v", r)
 	}
 }

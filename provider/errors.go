@@ -91,9 +91,9 @@ func (p *Provider) refusal(a *tokenstore.Answer, prev *tokenstore.Token, code st
 		}
 	case code == "":
 		e.Code = codeUnstructured
-	case code == "invalid_grant" || slices.Contains(p.entry.Errors.Dead, code):
+	case slices.Contains(grantCodes, code) || slices.Contains(p.entry.Errors.Dead, code):
 		e.Kind = tokenstore.RefusedGrant
-	case code == "invalid_client" || code == "unauthorized_client" || slices.Contains(p.entry.Errors.Client, code):
+	case slices.Contains(clientCodes, code) || slices.Contains(p.entry.Errors.Client, code):
 		e.Kind = tokenstore.RefusedClient
 	case code == "invalid_scope":
 		e.Kind = tokenstore.RefusedScope
@@ -104,22 +104,38 @@ func (p *Provider) refusal(a *tokenstore.Answer, prev *tokenstore.Token, code st
 	return e
 }
 
-// codeOf returns the code of an answer's error, from where the entry says that
-// it stands, else from `error`. Empty if there is no readable one.
+// codeOf returns the code of an answer's error: what stands where the entry says
+// that errors do, or in `error`. Of two the one that means something here: X tells
+// a dead refresh token by its error_description alone. Empty if there is none.
 func (p *Provider) codeOf(fields map[string]any) string {
+	var codes []string
 	for _, v := range []any{p.field(fields, "error"), fields["error"]} {
-		switch v := v.(type) {
-		case string:
-			if v != "" {
-				return v
-			}
-		case json.Number:
-			if isError(v) {
-				return v.String()
-			}
+		if text, ok := v.(string); ok && text != "" {
+			codes = append(codes, text)
+		} else if n, ok := v.(json.Number); ok && isError(n) {
+			codes = append(codes, n.String())
 		}
 	}
-	return ""
+	switch i := slices.IndexFunc(codes, p.means); {
+	case len(codes) == 0:
+		return ""
+	case i >= 0:
+		return codes[i]
+	}
+	return codes[0]
+}
+
+// grantCodes and clientCodes say that a grant is dead, and that our client is
+// refused (RFC 6749 section 5.2).
+var (
+	grantCodes  = []string{"invalid_grant"}
+	clientCodes = []string{"invalid_client", "unauthorized_client"}
+)
+
+// means reports whether a code says what is to be done.
+func (p *Provider) means(code string) bool {
+	code = strings.ToLower(code)
+	return code == "invalid_scope" || slices.Contains(slices.Concat(grantCodes, clientCodes, laterCodes, p.entry.Errors.Dead, p.entry.Errors.Client), code)
 }
 
 // failed reports whether a token endpoint's answer says that it is an error,

@@ -210,8 +210,8 @@ func (e *Entry) ExplainParam(name string) string {
 
 // Configured reports whether the configuration of an integration alone gives the
 // parameter, and nobody is asked.
-func (p ParamEntry) Configured() bool {
-	return p.From == "" && (p.Fixed || p.Host && len(p.Domains) == 0)
+func (e ParamEntry) Configured() bool {
+	return e.From == "" && (e.Fixed || e.Host && len(e.Domains) == 0)
 }
 
 // ParamNames returns the names of the connection parameters, those that somebody

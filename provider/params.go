@@ -100,7 +100,7 @@ type param struct {
 
 // asked reports whether people are asked for the parameter.
 func (pm *param) asked() bool {
-	return pm.from == "" && !pm.fixed && !(pm.operator && len(pm.domains) == 0)
+	return pm.from == "" && !pm.fixed && (!pm.operator || len(pm.domains) > 0)
 }
 
 // read returns value as it stands in its places. Its errors go on behind the

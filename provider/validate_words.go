@@ -173,7 +173,8 @@ func (e Entry) checkPaths() error {
 // checkPath checks a path into an answer (AnswerEntry).
 func checkPath(path string) error {
 	wrong := fmt.Errorf("%q is no path: names, numbers and [name=value] with dots between them", path)
-	for rest, step := path, ""; ; {
+	for rest := path; ; {
+		var step string
 		step, rest = cutPath(rest)
 		if test, ok := strings.CutPrefix(step, "["); ok {
 			name, _, compared := strings.Cut(test, "=")
@@ -266,4 +267,4 @@ func (e Entry) checkTimes() error {
 
 func notVisible(r rune) bool { return r <= ' ' || r > '~' }
 
-func isWordRune(r rune) bool { return r < 0x80 && isWord(byte(r)) }
+func isWordRune(r rune) bool { return r < 0x80 && isWord(byte(r)) } //nolint:gosec // below 0x80

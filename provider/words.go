@@ -47,8 +47,9 @@ func (r *wordReader) value(t reflect.Type, path string) error {
 	if err != nil {
 		return notJSON(err)
 	}
-	ok, want := false, ""
-	switch t.Kind() { //nolint:exhaustive // the kinds of Entry
+	var ok bool
+	var want string
+	switch t.Kind() {
 	case reflect.Struct, reflect.Map:
 		want = "an object"
 		if tok == json.Delim('{') {
@@ -102,10 +103,13 @@ func (r *wordReader) object(t reflect.Type, path string) error {
 			return fmt.Errorf("%s is given twice, first on line %d", at, r.lines[at])
 		}
 		r.lines[at] = r.line()
-		inner := t
+		var inner reflect.Type
 		if t.Kind() == reflect.Map {
 			inner = t.Elem()
-		} else if inner = wordsOf(t)[name]; inner == nil {
+		} else {
+			inner = wordsOf(t)[name]
+		}
+		if inner == nil {
 			return unknownWord(t, path, name)
 		}
 		if err := r.value(inner, at); err != nil {

@@ -59,12 +59,12 @@ var (
 // Slack: two tokens in one answer, the bot's at the top and the user's under
 // authed_user; everything is HTTP 200, and `ok` says which it is.
 func slack() *Dialect {
-	const token = `"access_token":"$access","token_type":"bot","scope":"$scopes","bot_user_id":"U0KRQLJ9H","app_id":"A0KRD7HC3",` +
+	const issued = `"access_token":"$access","token_type":"bot","scope":"$scopes","bot_user_id":"U0KRQLJ9H","app_id":"A0KRD7HC3",` +
 		`"expires_in":$life,"refresh_token":"$refresh","team":{"name":"Slack Softball Team","id":"T9TK3CUKW"},"enterprise":null,"is_enterprise_install":false`
 	d := slackCommon("scope")
 	d.Told = m{"team_id": "T9TK3CUKW", "bot_user_id": "U0KRQLJ9H", "app_id": "A0KRD7HC3"}
-	d.Code.Answer = `{"ok":true,` + token + `,"authed_user":{"id":"U1234"}}`
-	d.Refresh.Answer = `{"ok":true,` + token + `}`
+	d.Code.Answer = `{"ok":true,` + issued + `,"authed_user":{"id":"U1234"}}`
+	d.Refresh.Answer = `{"ok":true,` + issued + `}`
 	d.Account.Answer = `{"ok":true,"url":"https://softball.slack.com/","team":"$name","user":"bot","team_id":"$account","user_id":"W12345678"}`
 	return d
 }
@@ -72,12 +72,12 @@ func slack() *Dialect {
 // slackUser is the same app's other token. An installation of the user alone
 // has none at the top.
 func slackUser() *Dialect {
-	const token = `{"ok":true,"app_id":"A0KRD7HC3","team":{"id":"T9TK3CUKW"},"enterprise":null,"is_enterprise_install":false,` +
+	const issued = `{"ok":true,"app_id":"A0KRD7HC3","team":{"id":"T9TK3CUKW"},"enterprise":null,"is_enterprise_install":false,` +
 		`"authed_user":{"id":"U1234","scope":"$scopes","access_token":"$access","token_type":"user","expires_in":$life,"refresh_token":"$refresh"}}`
 	d := slackCommon("user_scope")
 	d.Authorize.Params["scope"] = ""
 	d.Told = m{"team_id": "T9TK3CUKW"}
-	d.Code.Answer = token
+	d.Code.Answer = issued
 	// A user's token is refreshed by the same method, whose answer has it at the
 	// top: oauth.v2.access, "Refreshing access tokens".
 	d.Refresh.Answer = `{"ok":true,"access_token":"$access","expires_in":$life,"refresh_token":"$refresh","token_type":"user","scope":"$scopes","team":{"id":"T9TK3CUKW"}}`
@@ -105,14 +105,14 @@ func slackCommon(scopes string) *Dialect {
 // Notion: JSON and Basic, no scopes, and a version that each request names.
 func notion() *Dialect {
 	const url, version = "https://api.notion.com/v1/oauth/token", "$any"
-	const token = `{"access_token":"$access","token_type":"bearer","refresh_token":"$refresh","bot_id":"b3414d659d1744b6b6b92fa8c02a5d38","workspace_icon":null,` +
+	const issued = `{"access_token":"$access","token_type":"bearer","refresh_token":"$refresh","bot_id":"b3414d659d1744b6b6b92fa8c02a5d38","workspace_icon":null,` +
 		`"workspace_name":"Acme","workspace_id":"9c2e7a1e58c14b0b8f1a0c1f2d3e4f50","owner":{"type":"user","user":{"object":"user","id":"u"}},"duplicated_template_id":null,"request_id":"r"}`
 	call := with(bearer, m{"Notion-Version": version})
 	return &Dialect{
 		Told:      m{"bot_id": "b3414d659d1744b6b6b92fa8c02a5d38", "workspace_id": "9c2e7a1e58c14b0b8f1a0c1f2d3e4f50"},
 		Authorize: Request{URL: "https://api.notion.com/v1/oauth/authorize", Params: with(page, m{"owner": "user"}), Answer: backWith},
-		Code:      Request{URL: url, Body: bodyJSON, Params: redeem, Headers: basic, Answer: token},
-		Refresh:   Request{URL: url, Body: bodyJSON, Params: renew, Headers: basic, Answer: token},
+		Code:      Request{URL: url, Body: bodyJSON, Params: redeem, Headers: basic, Answer: issued},
+		Refresh:   Request{URL: url, Body: bodyJSON, Params: renew, Headers: basic, Answer: issued},
 		Revoke:    Request{URL: "https://api.notion.com/v1/oauth/revoke", Body: bodyJSON, Params: m{"token": "$access"}, Headers: basic, Answer: `{"request_id":"r"}`},
 		Account: Request{
 			Method: "GET", URL: "https://api.notion.com/v1/users/me", Headers: call,
@@ -126,14 +126,14 @@ func notion() *Dialect {
 // Salesforce: the answer says where the API is, and nothing of the token's end.
 func salesforce() *Dialect {
 	const host = "https://login.salesforce.com/services/oauth2"
-	const token = `{"access_token":"$access","signature":"c2ln","scope":"$scopes","instance_url":"https://acme.my.salesforce.com",` +
+	const issued = `{"access_token":"$access","signature":"c2ln","scope":"$scopes","instance_url":"https://acme.my.salesforce.com",` +
 		`"id":"https://login.salesforce.com/id/00Dx0000000BV7z/005x00000012Q9P","token_type":"Bearer","issued_at":"1278448384422"`
 	return &Dialect{
 		Params:    m{"login_host": "login.salesforce.com"},
 		Told:      m{"instance": "acme.my.salesforce.com"},
 		Authorize: Request{URL: host + "/authorize", Params: pageScopes, Answer: backWith},
-		Code:      Request{URL: host + "/token", Params: with(post, redeem), Answer: token + `,"refresh_token":"$refresh"}`},
-		Refresh:   Request{URL: host + "/token", Params: with(post, renew), Answer: token + `}`},
+		Code:      Request{URL: host + "/token", Params: with(post, redeem), Answer: issued + `,"refresh_token":"$refresh"}`},
+		Refresh:   Request{URL: host + "/token", Params: with(post, renew), Answer: issued + `}`},
 		Revoke:    Request{URL: host + "/revoke", Params: m{"token": "$token"}},
 		Account: Request{
 			Method: "GET", URL: "https://acme.my.salesforce.com/services/oauth2/userinfo", Headers: bearer,
@@ -149,7 +149,7 @@ func salesforce() *Dialect {
 // authorization response is signed.
 func shopify() *Dialect {
 	const admin = "https://acme.myshopify.com/admin"
-	const token = `{"access_token":"$access","scope":"$scopes","expires_in":$life,"refresh_token":"$refresh","refresh_token_expires_in":7776000}`
+	const issued = `{"access_token":"$access","scope":"$scopes","expires_in":$life,"refresh_token":"$refresh","refresh_token_expires_in":7776000}`
 	own := m{"X-Shopify-Access-Token": "$access"}
 	return &Dialect{
 		Params: m{"shop": "acme"}, ScopeSeparator: ",", HMAC: "hmac",
@@ -157,8 +157,8 @@ func shopify() *Dialect {
 			URL: admin + "/oauth/authorize", Params: m{"client_id": "$client", "scope": "$scopes", "redirect_uri": "$redirect", "state": "$state"},
 			Answer: "code=$code&host=YWRtaW4uc2hvcGlmeS5jb20&shop=acme.myshopify.com&state=$state&timestamp=1337178173",
 		},
-		Code:    Request{URL: admin + "/oauth/access_token", Params: with(post, m{"code": "$code", "expiring": "1"}), Answer: token},
-		Refresh: Request{URL: admin + "/oauth/access_token", Params: with(post, renew), Answer: token},
+		Code:    Request{URL: admin + "/oauth/access_token", Params: with(post, m{"code": "$code", "expiring": "1"}), Answer: issued},
+		Refresh: Request{URL: admin + "/oauth/access_token", Params: with(post, renew), Answer: issued},
 		Revoke:  Request{Method: "DELETE", URL: admin + "/api_permissions/current.json", Body: bodyNone, Headers: own},
 		Account: Request{URL: admin + "/api/$any/graphql.json", Headers: own, Answer: `{"data":{"shop":{"id":"$account","name":"$name","email":"$email"}},"extensions":{}}`},
 		Call:    Request{URL: "https://acme.myshopify.com", Headers: own},
@@ -170,12 +170,12 @@ func shopify() *Dialect {
 // QuickBooks: the company is told by the authorization response alone.
 func quickbooks() *Dialect {
 	const url = "https://oauth.platform.intuit.com/oauth2/v1/tokens/bearer"
-	const token = `{"token_type":"bearer","expires_in":$life,"refresh_token":"$refresh","x_refresh_token_expires_in":8726400,"access_token":"$access"}`
+	const issued = `{"token_type":"bearer","expires_in":$life,"refresh_token":"$refresh","x_refresh_token_expires_in":8726400,"access_token":"$access"}`
 	return &Dialect{
 		Params: m{"api_host": "quickbooks.api.intuit.com"}, Told: m{"realm_id": "$account"}, AccountForm: "[0-9]{9}",
 		Authorize: Request{URL: "https://appcenter.intuit.com/connect/oauth2", Params: pageScopes, Answer: backWith + "&realmId=$account"},
-		Code:      Request{URL: url, Params: redeem, Headers: basic, Answer: token},
-		Refresh:   Request{URL: url, Params: renew, Headers: basic, Answer: token},
+		Code:      Request{URL: url, Params: redeem, Headers: basic, Answer: issued},
+		Refresh:   Request{URL: url, Params: renew, Headers: basic, Answer: issued},
 		Revoke:    Request{URL: "https://developer.api.intuit.com/v2/oauth2/tokens/revoke", Body: bodyJSON, Params: m{"token": "$token"}, Headers: basic},
 		Account: Request{
 			Method: "GET", URL: "https://quickbooks.api.intuit.com/v3/company/$any/companyinfo/$any", Headers: bearer,
@@ -190,12 +190,12 @@ func quickbooks() *Dialect {
 // refresh token unless it asks for offline_access, which no answer lists.
 func microsoft() *Dialect {
 	const host = "https://login.microsoftonline.com/common/oauth2/v2.0"
-	const token = `{"token_type":"Bearer","scope":"$granted","expires_in":$life,"ext_expires_in":$life,"access_token":"$access","refresh_token":"$refresh"}`
+	const issued = `{"token_type":"Bearer","scope":"$granted","expires_in":$life,"ext_expires_in":$life,"access_token":"$access","refresh_token":"$refresh"}`
 	return &Dialect{
 		Params:    m{"tenant": "common"},
 		Authorize: Request{URL: host + "/authorize", Params: with(pageScopes, pkce), Answer: backWith + "&session_state=s"},
-		Code:      Request{URL: host + "/token", Params: with(with(post, redeem), m{"code_verifier": "$verifier"}), Answer: token},
-		Refresh:   Request{URL: host + "/token", Params: with(with(post, renew), m{"scope": "$offline_scopes"}), Answer: token},
+		Code:      Request{URL: host + "/token", Params: with(with(post, redeem), m{"code_verifier": "$verifier"}), Answer: issued},
+		Refresh:   Request{URL: host + "/token", Params: with(with(post, renew), m{"scope": "$offline_scopes"}), Answer: issued},
 		Account: Request{
 			Method: "GET", URL: "https://graph.microsoft.com/v1.0/me", Headers: bearer,
 			Answer: `{"@odata.context":"c","displayName":"$name","mail":"$email","id":"$account","userPrincipalName":"$email"}`,
@@ -241,11 +241,11 @@ func githubApp() *Dialect {
 // Atlassian: a wrong secret is access_denied, a dead refresh token comes with 403.
 func atlassian() *Dialect {
 	const url = "https://auth.atlassian.com/oauth/token"
-	const token = `{"access_token":"$access","expires_in":$life,"token_type":"Bearer","refresh_token":"$refresh","scope":"$scopes"}`
+	const issued = `{"access_token":"$access","expires_in":$life,"token_type":"Bearer","refresh_token":"$refresh","scope":"$scopes"}`
 	return &Dialect{
 		Authorize: Request{URL: "https://auth.atlassian.com/authorize", Params: with(pageScopes, m{"audience": "api.atlassian.com", "prompt": "consent"}), Answer: backWith},
-		Code:      Request{URL: url, Body: bodyJSON, Params: with(post, redeem), Answer: token},
-		Refresh:   Request{URL: url, Body: bodyJSON, Params: with(post, renew), Answer: token},
+		Code:      Request{URL: url, Body: bodyJSON, Params: with(post, redeem), Answer: issued},
+		Refresh:   Request{URL: url, Body: bodyJSON, Params: with(post, renew), Answer: issued},
 		Account: Request{
 			Method: "GET", URL: "https://api.atlassian.com/oauth/token/accessible-resources", Headers: bearer,
 			Answer: `[{"id":"$account","name":"$name","url":"https://acme.atlassian.net","scopes":["read:jira-work"],"avatarUrl":"https://acme.atlassian.net/a.png"}]`,
@@ -273,14 +273,14 @@ func zoomS2S() *Dialect {
 // HubSpot: the endpoint has a date, and errors no `error`.
 func hubspot() *Dialect {
 	const url = "https://api.hubapi.com/oauth/2026-03/token"
-	const token = `{"token_type":"bearer","refresh_token":"$refresh","access_token":"$access","hub_id":1234567,"scopes":["oauth"],"expires_in":$life}`
+	const issued = `{"token_type":"bearer","refresh_token":"$refresh","access_token":"$access","hub_id":1234567,"scopes":["oauth"],"expires_in":$life}`
 	return &Dialect{
 		Told:      m{"hub_id": "1234567"},
 		Account:   Request{Method: "GET", URL: "https://api.hubapi.com/account-info/2026-03/details", Headers: bearer, Answer: `{"portalId":"$account","accountType":"STANDARD","timeZone":"US/Eastern"}`},
 		Revoke:    Request{URL: url + "/revoke", Params: with(post, m{"token": "$token"})},
 		Authorize: Request{URL: "https://app.hubspot.com/oauth/authorize", Params: m{"client_id": "$client", "scope": "$scopes", "redirect_uri": "$redirect", "state": "$state"}, Answer: backWith},
-		Code:      Request{URL: url, Params: with(post, redeem), Answer: token},
-		Refresh:   Request{URL: url, Params: with(post, renew), Answer: token},
+		Code:      Request{URL: url, Params: with(post, redeem), Answer: issued},
+		Refresh:   Request{URL: url, Params: with(post, renew), Answer: issued},
 		Call:      Request{URL: "https://api.hubapi.com", Headers: bearer},
 		Dead:      Fault{400, `{"status":"BAD_REFRESH_TOKEN","message":"missing or invalid refresh token","correlationId":"a-b-c"}`},
 		Client:    Fault{400, `{"status":"BAD_CLIENT_ID","message":"missing or invalid client id","correlationId":"a-b-c"}`},

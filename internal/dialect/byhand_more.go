@@ -3,12 +3,12 @@ package dialect
 // Linear: whose a token is, GraphQL says.
 func linear() *Dialect {
 	const url = "https://api.linear.app/oauth/token"
-	const token = `{"access_token":"$access","token_type":"Bearer","expires_in":$life,"scope":"$scopes","refresh_token":"$refresh"}`
+	const issued = `{"access_token":"$access","token_type":"Bearer","expires_in":$life,"scope":"$scopes","refresh_token":"$refresh"}`
 	return &Dialect{
 		ScopeSeparator: ",",
 		Authorize:      Request{URL: "https://linear.app/oauth/authorize", Params: pageScopes, Answer: backWith},
-		Code:           Request{URL: url, Params: with(post, redeem), Answer: token},
-		Refresh:        Request{URL: url, Params: with(post, renew), Answer: token},
+		Code:           Request{URL: url, Params: with(post, redeem), Answer: issued},
+		Refresh:        Request{URL: url, Params: with(post, renew), Answer: issued},
 		Revoke:         Request{URL: "https://api.linear.app/oauth/revoke", Body: bodyNone, Headers: bearer},
 		Account:        Request{URL: "https://api.linear.app/graphql", Headers: bearer, Answer: `{"data":{"viewer":{"id":"$account","name":"$name","email":"$email"},"organization":{"urlKey":"acme"}}}`},
 		Call:           Request{URL: "https://api.linear.app", Headers: bearer},
@@ -20,11 +20,11 @@ func linear() *Dialect {
 // come again.
 func airtable() *Dialect {
 	const url = "https://airtable.com/oauth2/v1/token"
-	const token = `{"access_token":"$access","refresh_token":"$refresh","token_type":"Bearer","scope":"$scopes","expires_in":$life,"refresh_expires_in":5184000}`
+	const issued = `{"access_token":"$access","refresh_token":"$refresh","token_type":"Bearer","scope":"$scopes","expires_in":$life,"refresh_expires_in":5184000}`
 	return &Dialect{
 		Authorize: Request{URL: "https://airtable.com/oauth2/v1/authorize", Params: with(pageScopes, pkce), Answer: backWith},
-		Code:      Request{URL: url, Params: with(redeem, m{"code_verifier": "$verifier"}), Headers: basic, Answer: token},
-		Refresh:   Request{URL: url, Params: renew, Headers: basic, Answer: token},
+		Code:      Request{URL: url, Params: with(redeem, m{"code_verifier": "$verifier"}), Headers: basic, Answer: issued},
+		Refresh:   Request{URL: url, Params: renew, Headers: basic, Answer: issued},
 		Account:   Request{Method: "GET", URL: "https://api.airtable.com/v0/meta/whoami", Headers: bearer, Answer: `{"id":"$account","email":"$email"}`},
 		Call:      Request{URL: "https://api.airtable.com", Headers: bearer},
 		Dead:      grantIsOver, Client: noClient, Busy: Fault{409, `{"error":"invalid_request","error_description":"another request is in progress"}`},
@@ -35,12 +35,12 @@ func airtable() *Dialect {
 // Reddit: a User-Agent that names the app, everywhere, Basic and nothing else.
 func reddit() *Dialect {
 	const url, agent = "https://www.reddit.com/api/v1/access_token", "$any:$client:$any"
-	const token = `{"access_token":"$access","token_type":"bearer","expires_in":$life,"scope":"$scopes"`
+	const issued = `{"access_token":"$access","token_type":"bearer","expires_in":$life,"scope":"$scopes"`
 	ask, call := with(basic, m{"User-Agent": agent}), with(bearer, m{"User-Agent": "$any"})
 	return &Dialect{
 		Authorize: Request{URL: "https://www.reddit.com/api/v1/authorize", Params: with(pageScopes, m{"duration": "permanent"}), Answer: backWith},
-		Code:      Request{URL: url, Params: redeem, Headers: ask, Answer: token + `,"refresh_token":"$refresh"}`},
-		Refresh:   Request{URL: url, Params: renew, Headers: ask, Answer: token + `}`},
+		Code:      Request{URL: url, Params: redeem, Headers: ask, Answer: issued + `,"refresh_token":"$refresh"}`},
+		Refresh:   Request{URL: url, Params: renew, Headers: ask, Answer: issued + `}`},
 		Revoke:    Request{URL: "https://www.reddit.com/api/v1/revoke_token", Params: m{"token": "$token"}, Headers: ask, Status: 204},
 		Account:   Request{Method: "GET", URL: "https://oauth.reddit.com/api/v1/me", Headers: with(bearer, m{"User-Agent": agent}), Answer: `{"id":"$account","name":"$name"}`},
 		Call:      Request{URL: "https://oauth.reddit.com", Headers: call},
@@ -51,7 +51,7 @@ func reddit() *Dialect {
 // TikTok calls the client's ID client_key, and its paths end in slashes.
 func tiktok() *Dialect {
 	const url = "https://open.tiktokapis.com/v2/oauth/token/"
-	const token = `{"access_token":"$access","expires_in":$life,"open_id":"afd97af1-b87b-48b9-ac98-410aghda5344","refresh_expires_in":31536000,` +
+	const issued = `{"access_token":"$access","expires_in":$life,"open_id":"afd97af1-b87b-48b9-ac98-410aghda5344","refresh_expires_in":31536000,` +
 		`"refresh_token":"$refresh","scope":"$scopes","token_type":"Bearer"}`
 	key := m{"client_key": "$client", "client_secret": "$secret"}
 	return &Dialect{
@@ -60,8 +60,8 @@ func tiktok() *Dialect {
 			URL: "https://www.tiktok.com/v2/auth/authorize/", Answer: backWith + "&scopes=$scopes",
 			Params: m{"response_type": "code", "client_key": "$client", "scope": "$scopes", "redirect_uri": "$redirect", "state": "$state"},
 		},
-		Code:    Request{URL: url, Params: with(key, redeem), Answer: token},
-		Refresh: Request{URL: url, Params: with(key, renew), Answer: token},
+		Code:    Request{URL: url, Params: with(key, redeem), Answer: issued},
+		Refresh: Request{URL: url, Params: with(key, renew), Answer: issued},
 		Revoke:  Request{URL: "https://open.tiktokapis.com/v2/oauth/revoke/", Params: with(key, m{"token": "$access"})},
 		Account: Request{
 			Method: "GET", URL: "https://open.tiktokapis.com/v2/user/info/", Params: m{"fields": "$any"}, Headers: bearer,
@@ -77,14 +77,14 @@ func tiktok() *Dialect {
 // Stripe Apps: the secret key is the user name, and no answer tells a life.
 func stripeApps() *Dialect {
 	const url = "https://api.stripe.com/v1/oauth/token"
-	const token = `{"access_token":"$access","livemode":true,"refresh_token":"$refresh","scope":"stripe_apps","stripe_publishable_key":"pk_live_1",` +
+	const issued = `{"access_token":"$access","livemode":true,"refresh_token":"$refresh","scope":"stripe_apps","stripe_publishable_key":"pk_live_1",` +
 		`"stripe_user_id":"acct_1032D82eZvKYlo2C","token_type":"bearer"}`
 	secretAlone := m{"Authorization": "Basic $secret:"}
 	return &Dialect{
 		Told:      m{"stripe_user_id": "acct_1032D82eZvKYlo2C"},
 		Authorize: Request{URL: "https://marketplace.stripe.com/oauth/v2/authorize", Params: m{"client_id": "$client", "redirect_uri": "$redirect", "state": "$state"}, Answer: backWith + "&stripe_user_id=acct_1032D82eZvKYlo2C"},
-		Code:      Request{URL: url, Params: m{"grant_type": "authorization_code", "code": "$code"}, Headers: secretAlone, Answer: token},
-		Refresh:   Request{URL: url, Params: renew, Headers: secretAlone, Answer: token},
+		Code:      Request{URL: url, Params: m{"grant_type": "authorization_code", "code": "$code"}, Headers: secretAlone, Answer: issued},
+		Refresh:   Request{URL: url, Params: renew, Headers: secretAlone, Answer: issued},
 		Call:      Request{URL: "https://api.stripe.com", Headers: bearer},
 		Dead:      grantIsOver, Client: noClient, Rotates: true,
 	}
@@ -94,7 +94,7 @@ func stripeApps() *Dialect {
 // by the token's answer; ten access tokens in ten minutes, and no more.
 func zoho() *Dialect {
 	const accounts = "https://accounts.zoho.eu/oauth"
-	const token = `{"access_token":"$access","scope":"$scopes","api_domain":"https://www.zohoapis.eu","token_type":"Bearer","expires_in":$life`
+	const issued = `{"access_token":"$access","scope":"$scopes","api_domain":"https://www.zohoapis.eu","token_type":"Bearer","expires_in":$life`
 	own := m{"Authorization": "Zoho-oauthtoken $access"}
 	return &Dialect{
 		Params: m{"login_host": "accounts.zoho.com"}, ScopeSeparator: ",",
@@ -103,8 +103,8 @@ func zoho() *Dialect {
 			URL: "https://accounts.zoho.com/oauth/v2/auth", Params: with(pageScopes, m{"access_type": "offline", "prompt": "consent"}),
 			Answer: backWith + "&location=eu&accounts-server=https%3A%2F%2Faccounts.zoho.eu",
 		},
-		Code:    Request{URL: accounts + "/v2/token", Params: with(post, redeem), Answer: token + `,"refresh_token":"$refresh"}`},
-		Refresh: Request{URL: accounts + "/v2/token", Params: with(post, renew), Answer: token + `}`},
+		Code:    Request{URL: accounts + "/v2/token", Params: with(post, redeem), Answer: issued + `,"refresh_token":"$refresh"}`},
+		Refresh: Request{URL: accounts + "/v2/token", Params: with(post, renew), Answer: issued + `}`},
 		Revoke:  Request{URL: accounts + "/v2/token/revoke", Body: bodyQuery, Params: m{"token": "$token"}, Answer: `{"status":"success"}`},
 		Account: Request{Method: "GET", URL: accounts + "/user/info", Headers: own, Answer: `{"First_Name":"A","Email":"$email","Last_Name":"B","Display_Name":"$name","ZUID":"$account"}`},
 		Call:    Request{URL: "https://www.zohoapis.eu", Headers: own},
@@ -132,13 +132,13 @@ func mailchimp() *Dialect {
 // tells.
 func docusign() *Dialect {
 	const host = "https://account.docusign.com/oauth"
-	const token = `{"access_token":"$access","token_type":"Bearer","refresh_token":"$refresh","expires_in":$life}`
+	const issued = `{"access_token":"$access","token_type":"Bearer","refresh_token":"$refresh","expires_in":$life}`
 	return &Dialect{
 		Params:    m{"account_host": "account.docusign.com"},
 		Told:      m{"base_uri": "na3.docusign.net", "account_id": "fe0b61a3-3b9b-cafe-b7be-4592af32aa9b"},
 		Authorize: Request{URL: host + "/auth", Params: pageScopes, Answer: backWith},
-		Code:      Request{URL: host + "/token", Params: m{"grant_type": "authorization_code", "code": "$code"}, Headers: basic, Answer: token},
-		Refresh:   Request{URL: host + "/token", Params: renew, Headers: basic, Answer: token},
+		Code:      Request{URL: host + "/token", Params: m{"grant_type": "authorization_code", "code": "$code"}, Headers: basic, Answer: issued},
+		Refresh:   Request{URL: host + "/token", Params: renew, Headers: basic, Answer: issued},
 		Account: Request{
 			Method: "GET", URL: host + "/userinfo", Headers: bearer,
 			Answer: `{"sub":"$account","name":"$name","given_name":"A","family_name":"B","created":"2015-08-13T22:03:03.45","email":"$email","accounts":[` +
@@ -155,12 +155,12 @@ func docusign() *Dialect {
 // Okta refuses a client that proves itself twice.
 func okta() *Dialect {
 	const host = "https://acme.okta.com/oauth2/v1"
-	const token = `{"token_type":"Bearer","expires_in":$life,"access_token":"$access","scope":"$scopes","refresh_token":"$refresh"}`
+	const issued = `{"token_type":"Bearer","expires_in":$life,"access_token":"$access","scope":"$scopes","refresh_token":"$refresh"}`
 	return &Dialect{
 		Params:    m{"domain": "acme.okta.com"},
 		Authorize: Request{URL: host + "/authorize", Params: with(pageScopes, pkce), Answer: backWith},
-		Code:      Request{URL: host + "/token", Params: with(redeem, m{"code_verifier": "$verifier", "client_secret": ""}), Headers: basic, Answer: token},
-		Refresh:   Request{URL: host + "/token", Params: with(renew, m{"client_secret": ""}), Headers: basic, Answer: token},
+		Code:      Request{URL: host + "/token", Params: with(redeem, m{"code_verifier": "$verifier", "client_secret": ""}), Headers: basic, Answer: issued},
+		Refresh:   Request{URL: host + "/token", Params: with(renew, m{"client_secret": ""}), Headers: basic, Answer: issued},
 		Revoke:    Request{URL: host + "/revoke", Params: m{"token": "$token", "client_secret": ""}, Headers: basic},
 		Account:   Request{Method: "GET", URL: host + "/userinfo", Headers: bearer, Answer: `{"sub":"$account","name":"$name","email":"$email"}`},
 		Call:      Request{URL: "https://acme.okta.com", Headers: bearer},
@@ -174,12 +174,12 @@ func okta() *Dialect {
 // Authorization where a token is revoked.
 func square() *Dialect {
 	const host = "https://connect.squareup.com/oauth2"
-	const token = `{"access_token":"$access","token_type":"bearer","expires_at":"$expires_at","merchant_id":"MLQ14KHRZ8C5M","refresh_token":"$refresh","short_lived":false}`
+	const issued = `{"access_token":"$access","token_type":"bearer","expires_at":"$expires_at","merchant_id":"MLQ14KHRZ8C5M","refresh_token":"$refresh","short_lived":false}`
 	return &Dialect{
 		Told:      m{"merchant_id": "MLQ14KHRZ8C5M"},
 		Authorize: Request{URL: host + "/authorize", Params: m{"client_id": "$client", "scope": "$scopes", "session": "false", "state": "$state"}, Answer: backWith + "&response_type=code"},
-		Code:      Request{URL: host + "/token", Body: bodyJSON, Params: with(post, m{"grant_type": "authorization_code", "code": "$code"}), Answer: token},
-		Refresh:   Request{URL: host + "/token", Body: bodyJSON, Params: with(post, renew), Answer: token},
+		Code:      Request{URL: host + "/token", Body: bodyJSON, Params: with(post, m{"grant_type": "authorization_code", "code": "$code"}), Answer: issued},
+		Refresh:   Request{URL: host + "/token", Body: bodyJSON, Params: with(post, renew), Answer: issued},
 		Revoke:    Request{URL: host + "/revoke", Body: bodyJSON, Params: m{"client_id": "$client", "access_token": "$access"}, Headers: m{"Authorization": "Client $secret"}, Answer: `{"success":true}`},
 		Account:   Request{Method: "GET", URL: "https://connect.squareup.com/v2/merchants/me", Headers: bearer, Answer: `{"merchant":{"id":"$account","business_name":"$name","country":"US"}}`},
 		Call:      Request{URL: "https://connect.squareup.com", Headers: bearer},
@@ -192,12 +192,12 @@ const graphError = `{"error":{"message":"Error validating access token: The sess
 // Facebook: there are no refresh tokens. A short token is exchanged for a long
 // one, and that for the next.
 func facebook() *Dialect {
-	const url, token = "https://graph.facebook.com/oauth/access_token", `{"access_token":"$access","token_type":"bearer","expires_in":$life}`
-	swap := Request{Method: "GET", URL: url, Params: with(post, m{"grant_type": "fb_exchange_token", "fb_exchange_token": "$access"}), Answer: token}
+	const url, issued = "https://graph.facebook.com/oauth/access_token", `{"access_token":"$access","token_type":"bearer","expires_in":$life}`
+	swap := Request{Method: "GET", URL: url, Params: with(post, m{"grant_type": "fb_exchange_token", "fb_exchange_token": "$access"}), Answer: issued}
 	return &Dialect{
 		ScopeSeparator: ",",
 		Authorize:      Request{URL: "https://www.facebook.com/dialog/oauth", Params: pageScopes, Answer: backWith + "&granted_scopes=$scopes&denied_scopes="},
-		Code:           Request{URL: url, Params: with(post, m{"code": "$code", "redirect_uri": "$redirect"}), Answer: token},
+		Code:           Request{URL: url, Params: with(post, m{"code": "$code", "redirect_uri": "$redirect"}), Answer: issued},
 		Exchange:       swap, Refresh: swap,
 		Revoke:  Request{Method: "DELETE", URL: "https://graph.facebook.com/me/permissions", Body: bodyNone, Headers: bearer, Answer: `{"success":true}`},
 		Account: Request{Method: "GET", URL: "https://graph.facebook.com/me", Headers: bearer, Answer: `{"id":"$account","name":"$name","email":"$email"}`},
@@ -227,13 +227,13 @@ func instagram() *Dialect {
 // not HTTP's.
 func withings() *Dialect {
 	const url = "https://wbsapi.withings.net/v2/oauth2"
-	const token = `{"status":0,"body":{"userid":"$account","access_token":"$access","refresh_token":"$refresh","expires_in":$life,"scope":"$scopes","csrf_token":"c","token_type":"Bearer"}}`
+	const issued = `{"status":0,"body":{"userid":"$account","access_token":"$access","refresh_token":"$refresh","expires_in":$life,"scope":"$scopes","csrf_token":"c","token_type":"Bearer"}}`
 	action := with(post, m{"action": "requesttoken"})
 	return &Dialect{
 		ScopeSeparator: ",", Told: m{"user_id": "$account"}, AccountForm: "[0-9]{3}",
 		Authorize: Request{URL: "https://account.withings.com/oauth2_user/authorize2", Params: pageScopes, Answer: backWith},
-		Code:      Request{URL: url, Params: with(action, redeem), Answer: token},
-		Refresh:   Request{URL: url, Params: with(action, renew), Answer: token},
+		Code:      Request{URL: url, Params: with(action, redeem), Answer: issued},
+		Refresh:   Request{URL: url, Params: with(action, renew), Answer: issued},
 		Call:      Request{URL: "https://wbsapi.withings.net", Headers: bearer},
 		Dead:      Fault{200, `{"status":503,"body":{},"error":"Invalid Params: invalid refresh_token"}`},
 		Client:    Fault{200, `{"status":503,"body":{},"error":"Invalid Params: invalid client_id/client_secret"}`},
@@ -245,7 +245,7 @@ func withings() *Dialect {
 // number under status 200.
 func wechat() *Dialect {
 	const sns = "https://api.weixin.qq.com/sns"
-	const token = `{"access_token":"$access","expires_in":$life,"refresh_token":"$refresh","openid":"o6_bmjrPTlm6_2sgVt7hMZOPfL2M","scope":"$scopes","unionid":"o6_bmasdasdsad6_2sgVt7hMZOPfL"}`
+	const issued = `{"access_token":"$access","expires_in":$life,"refresh_token":"$refresh","openid":"o6_bmjrPTlm6_2sgVt7hMZOPfL2M","scope":"$scopes","unionid":"o6_bmasdasdsad6_2sgVt7hMZOPfL"}`
 	own := m{"access_token": "$access", "openid": "o6_bmjrPTlm6_2sgVt7hMZOPfL2M"}
 	return &Dialect{
 		ScopeSeparator: ",", Told: m{"openid": "o6_bmjrPTlm6_2sgVt7hMZOPfL2M", "unionid": "o6_bmasdasdsad6_2sgVt7hMZOPfL"},
@@ -253,8 +253,8 @@ func wechat() *Dialect {
 			URL: "https://open.weixin.qq.com/connect/oauth2/authorize#wechat_redirect", Answer: backWith,
 			Params: m{"appid": "$client", "redirect_uri": "$redirect", "response_type": "code", "scope": "$scopes", "state": "$state"},
 		},
-		Code:    Request{Method: "GET", URL: sns + "/oauth2/access_token", Params: m{"appid": "$client", "secret": "$secret", "code": "$code", "grant_type": "authorization_code"}, Answer: token},
-		Refresh: Request{Method: "GET", URL: sns + "/oauth2/refresh_token", Params: m{"appid": "$client", "grant_type": "refresh_token", "refresh_token": "$refresh", "secret": ""}, Answer: token},
+		Code:    Request{Method: "GET", URL: sns + "/oauth2/access_token", Params: m{"appid": "$client", "secret": "$secret", "code": "$code", "grant_type": "authorization_code"}, Answer: issued},
+		Refresh: Request{Method: "GET", URL: sns + "/oauth2/refresh_token", Params: m{"appid": "$client", "grant_type": "refresh_token", "refresh_token": "$refresh", "secret": ""}, Answer: issued},
 		Account: Request{Method: "GET", URL: sns + "/userinfo", Params: own, Answer: `{"openid":"$account","nickname":"$name","sex":1,"unionid":"o6_bmasdasdsad6_2sgVt7hMZOPfL"}`},
 		Call:    Request{URL: "https://api.weixin.qq.com", Params: own},
 		Dead:    Fault{200, `{"errcode":40030,"errmsg":"invalid refresh_token"}`}, Client: Fault{200, `{"errcode":40013,"errmsg":"invalid appid"}`},
@@ -265,12 +265,12 @@ func wechat() *Dialect {
 // Strava tells the granted scopes beside the code, and what is wrong in a list.
 func strava() *Dialect {
 	const url = "https://www.strava.com/oauth/token"
-	const token = `{"token_type":"Bearer","expires_at":1568775134,"expires_in":$life,"refresh_token":"$refresh","access_token":"$access"`
+	const issued = `{"token_type":"Bearer","expires_at":1568775134,"expires_in":$life,"refresh_token":"$refresh","access_token":"$access"`
 	return &Dialect{
 		ScopeSeparator: ",",
 		Authorize:      Request{URL: "https://www.strava.com/oauth/authorize", Params: pageScopes, Answer: backWith + "&scope=$scopes"},
-		Code:           Request{URL: url, Params: with(post, m{"grant_type": "authorization_code", "code": "$code"}), Answer: token + `,"athlete":{"id":1}}`},
-		Refresh:        Request{URL: url, Params: with(post, renew), Answer: token + `}`},
+		Code:           Request{URL: url, Params: with(post, m{"grant_type": "authorization_code", "code": "$code"}), Answer: issued + `,"athlete":{"id":1}}`},
+		Refresh:        Request{URL: url, Params: with(post, renew), Answer: issued + `}`},
 		Revoke:         Request{URL: "https://www.strava.com/oauth/deauthorize", Params: m{"access_token": "$access"}, Answer: `{"access_token":"gone"}`},
 		Account:        Request{Method: "GET", URL: "https://www.strava.com/api/v3/athlete", Headers: bearer, Answer: `{"id":"$account","username":"$name","resource_state":3}`},
 		Call:           Request{URL: "https://www.strava.com/api/v3", Headers: bearer},
@@ -322,11 +322,11 @@ func stackexchange() *Dialect {
 // X calls a dead refresh token an invalid request.
 func xTwitter() *Dialect {
 	const url = "https://api.x.com/2/oauth2/token"
-	const token = `{"token_type":"bearer","expires_in":$life,"access_token":"$access","scope":"$scopes","refresh_token":"$refresh"}`
+	const issued = `{"token_type":"bearer","expires_in":$life,"access_token":"$access","scope":"$scopes","refresh_token":"$refresh"}`
 	return &Dialect{
 		Authorize: Request{URL: "https://x.com/i/oauth2/authorize", Params: with(pageScopes, pkce), Answer: backWith},
-		Code:      Request{URL: url, Params: with(redeem, m{"code_verifier": "$verifier"}), Headers: basic, Answer: token},
-		Refresh:   Request{URL: url, Params: renew, Headers: basic, Answer: token},
+		Code:      Request{URL: url, Params: with(redeem, m{"code_verifier": "$verifier"}), Headers: basic, Answer: issued},
+		Refresh:   Request{URL: url, Params: renew, Headers: basic, Answer: issued},
 		Revoke:    Request{URL: "https://api.x.com/2/oauth2/revoke", Params: m{"token": "$token"}, Headers: basic, Answer: `{"revoked":true}`},
 		Account:   Request{Method: "GET", URL: "https://api.x.com/2/users/me", Headers: bearer, Answer: `{"data":{"id":"$account","name":"n","username":"$name"}}`},
 		Call:      Request{URL: "https://api.x.com", Headers: bearer},
@@ -338,12 +338,12 @@ func xTwitter() *Dialect {
 
 // Figma refreshes at another place, and its answer there has no refresh token.
 func figma() *Dialect {
-	const token = `{"user_id_string":"987654321","access_token":"$access","token_type":"bearer","expires_in":$life`
+	const issued = `{"user_id_string":"987654321","access_token":"$access","token_type":"bearer","expires_in":$life`
 	return &Dialect{
 		Told:      m{"user_id": "987654321"},
 		Authorize: Request{URL: "https://www.figma.com/oauth", Params: pageScopes, Answer: backWith},
-		Code:      Request{URL: "https://api.figma.com/v1/oauth/token", Params: redeem, Headers: basic, Answer: token + `,"refresh_token":"$refresh"}`},
-		Refresh:   Request{URL: "https://api.figma.com/v1/oauth/refresh", Params: m{"refresh_token": "$refresh"}, Headers: basic, Answer: token + `}`},
+		Code:      Request{URL: "https://api.figma.com/v1/oauth/token", Params: redeem, Headers: basic, Answer: issued + `,"refresh_token":"$refresh"}`},
+		Refresh:   Request{URL: "https://api.figma.com/v1/oauth/refresh", Params: m{"refresh_token": "$refresh"}, Headers: basic, Answer: issued + `}`},
 		Account:   Request{Method: "GET", URL: "https://api.figma.com/v1/me", Headers: bearer, Answer: `{"id":"$account","email":"$email","handle":"$name","img_url":"i"}`},
 		Call:      Request{URL: "https://api.figma.com", Headers: bearer},
 	}

@@ -45,16 +45,16 @@ func (in *incoming) at(u string) bool {
 // match returns what stands at the words of a pattern, nil if value is not of it.
 func match(value, pattern string) map[string]string {
 	var names []string
-	expr := ""
+	var expr strings.Builder
 	for {
 		at := wordPattern.FindStringIndex(pattern)
 		if at == nil {
 			break
 		}
-		expr += regexp.QuoteMeta(pattern[:at[0]]) + "(.*)"
+		expr.WriteString(regexp.QuoteMeta(pattern[:at[0]]) + "(.*)")
 		names, pattern = append(names, pattern[at[0]:at[1]]), pattern[at[1]:]
 	}
-	m := regexp.MustCompile("^" + expr + regexp.QuoteMeta(pattern) + "$").FindStringSubmatch(value)
+	m := regexp.MustCompile("^" + expr.String() + regexp.QuoteMeta(pattern) + "$").FindStringSubmatch(value)
 	if m == nil {
 		return nil
 	}

@@ -21,7 +21,7 @@ const (
 type tokens struct{ code, access, refresh string }
 
 // ask makes a request to a provider that is played.
-func ask(t *testing.T, s *dialect.Server, method, to, media, body string, header map[string]string) (status int, answer string) {
+func ask(t *testing.T, s *dialect.Server, method, to, media, body string, header map[string]string) (answer string) {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, to, strings.NewReader(body))
 	if media != "" {
@@ -33,7 +33,7 @@ func ask(t *testing.T, s *dialect.Server, method, to, media, body string, header
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)
 	b, _ := io.ReadAll(w.Result().Body)
-	return w.Code, string(b)
+	return string(b)
 }
 
 const formMedia = "application/x-www-form-urlencoded"
@@ -52,7 +52,7 @@ func newSlack(t *testing.T) (*dialect.Server, tokens) {
 		t.Fatal(err)
 	}
 	body := url.Values{"client_id": {client}, "client_secret": {password}, "code": {q.Get("code")}, "redirect_uri": {redirect}}.Encode()
-	_, answer := ask(t, s, http.MethodPost, "https://slack.com/api/oauth.v2.access", formMedia, body, nil)
+	answer := ask(t, s, http.MethodPost, "https://slack.com/api/oauth.v2.access", formMedia, body, nil)
 	return s, tokens{q.Get("code"), field(t, answer, "access_token"), field(t, answer, "refresh_token")}
 }
 

@@ -29,6 +29,7 @@ type shown struct {
 
 // ask calls /v1, in a subtest that may run beside others.
 func (c *catalogue) ask(t *testing.T, method, path string, in, out any) (answer, error) {
+	t.Helper()
 	var body []byte
 	if in != nil {
 		var err error
@@ -55,6 +56,7 @@ func (c *catalogue) ask(t *testing.T, method, path string, in, out any) (answer,
 }
 
 func (c *catalogue) look(t *testing.T, id string) (shown, error) {
+	t.Helper()
 	var s shown
 	_, err := c.ask(t, http.MethodGet, "/v1/connections/"+id, nil, &s)
 	return s, err
@@ -62,6 +64,7 @@ func (c *catalogue) look(t *testing.T, id string) (shown, error) {
 
 // visit makes a proxied request.
 func (c *catalogue) visit(t *testing.T, s *speaker, id string) (answer, error) {
+	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.proxyURL("/lanyard-call/"+s.name), nil)
 	if err != nil {
 		return answer{}, err
@@ -94,6 +97,7 @@ func (s *speaker) params() map[string]string {
 
 // join connects an account, and returns the connection.
 func (c *catalogue) join(t *testing.T, s *speaker, account dialect.Account) (string, error) {
+	t.Helper()
 	in := map[string]any{"integration": s.name, "user_id": account.ID, "redirect_url": c.app.url + "/callback", "state": "app-state"}
 	if given := s.params(); len(given) > 0 {
 		in["params"] = given
@@ -146,6 +150,7 @@ func (c *catalogue) join(t *testing.T, s *speaker, account dialect.Account) (str
 
 // leads loads a page and returns where it leads to.
 func (c *catalogue) leads(t *testing.T, browser *http.Client, to string) (string, error) {
+	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, to, nil)
 	if err != nil {
 		return "", err

@@ -16,6 +16,7 @@ import (
 
 // connects has two accounts connected, and looks at one.
 func (c *catalogue) connects(t *testing.T, s *speaker, ids map[string]string) error {
+	t.Helper()
 	for _, who := range []string{"ann", "bob"} {
 		id, err := c.join(t, s, s.account(who))
 		if err != nil {
@@ -66,6 +67,7 @@ func (s *speaker) granted(missing []string) bool {
 
 // serves makes a call.
 func (c *catalogue) serves(t *testing.T, s *speaker, ids map[string]string) error {
+	t.Helper()
 	for _, who := range []string{"ann", "bob"} {
 		if err := c.served(t, s, ids[who], s.holder(who)); err != nil {
 			return err
@@ -75,6 +77,7 @@ func (c *catalogue) serves(t *testing.T, s *speaker, ids map[string]string) erro
 }
 
 func (c *catalogue) served(t *testing.T, s *speaker, id, holder string) error {
+	t.Helper()
 	a, err := c.visit(t, s, id)
 	if err != nil {
 		return err
@@ -87,6 +90,7 @@ func (c *catalogue) served(t *testing.T, s *speaker, id, holder string) error {
 
 // revokes has the second account's connection revoked.
 func (c *catalogue) revokes(t *testing.T, s *speaker, ids map[string]string) error {
+	t.Helper()
 	if s.dialect.Mint.URL != "" { // both are the same grant
 		return nil
 	}
@@ -104,17 +108,18 @@ func (c *catalogue) revokes(t *testing.T, s *speaker, ids map[string]string) err
 		}
 	}
 	if seen, err := c.look(t, ids["bob"]); err != nil || seen.Status != "REVOKED" {
-		return fmt.Errorf("the connection is %s, %v", seen.Status, err)
+		return fmt.Errorf("the connection is %s, %s", seen.Status, fmt.Sprint(err))
 	}
 	a, err := c.visit(t, s, ids["bob"])
 	if err != nil || a.Status != http.StatusFailedDependency {
-		return fmt.Errorf("a call after the revocation got HTTP %d, %v", a.Status, err)
+		return fmt.Errorf("a call after the revocation got HTTP %d, %s", a.Status, fmt.Sprint(err))
 	}
 	return nil
 }
 
 // renewsByClock comes after two hours.
 func (c *catalogue) renewsByClock(t *testing.T, s *speaker, ids map[string]string, before dialect.Record) error {
+	t.Helper()
 	if !s.tells() || s.withItself() || !s.renews() {
 		return nil
 	}
@@ -129,7 +134,7 @@ func (c *catalogue) renewsByClock(t *testing.T, s *speaker, ids map[string]strin
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("after the token's end: %w: see refresh and answer", err)
+		return fmt.Errorf("after the token's end: %s: see refresh and answer", fmt.Sprint(err))
 	}
 	if r := c.server.Record(s.name, holder); r.StaleCalls > before.StaleCalls && s.dialect.Mint.URL == "" && s.knows() {
 		return fmt.Errorf("the API saw %d calls with a token that was over: see answer.paths and answer.life", r.StaleCalls)
@@ -139,6 +144,7 @@ func (c *catalogue) renewsByClock(t *testing.T, s *speaker, ids map[string]strin
 
 // renewsWhenRefused has the API refuse a token before its end.
 func (c *catalogue) renewsWhenRefused(t *testing.T, s *speaker, ids map[string]string) error {
+	t.Helper()
 	if !s.renews() || s.withItself() || s.dialect.Mint.URL != "" {
 		return nil
 	}
@@ -155,7 +161,7 @@ func (c *catalogue) renewsWhenRefused(t *testing.T, s *speaker, ids map[string]s
 			after = c.server.Record(s.name, holder)
 		}
 		if err != nil || a.Status != http.StatusUnauthorized || after.Refreshes != before.Refreshes {
-			return fmt.Errorf("a call got HTTP %d, and there were %d refreshes, %v: see refresh.pause", a.Status, after.Refreshes-before.Refreshes, err)
+			return fmt.Errorf("a call got HTTP %d, and there were %d refreshes, %s: see refresh.pause", a.Status, after.Refreshes-before.Refreshes, fmt.Sprint(err))
 		}
 		return nil
 	}
@@ -177,6 +183,7 @@ func (c *catalogue) renewsWhenRefused(t *testing.T, s *speaker, ids map[string]s
 
 // ends comes after the user has forgotten the app at the provider.
 func (c *catalogue) ends(t *testing.T, s *speaker, ids map[string]string) error {
+	t.Helper()
 	switch {
 	case s.dialect.Mint.URL != "", s.withItself():
 		return nil
@@ -187,7 +194,7 @@ func (c *catalogue) ends(t *testing.T, s *speaker, ids map[string]string) error 
 	// refusal says nothing for certain: it is the app's to see.
 	a, err := c.visit(t, s, ids["ann"])
 	if err != nil || a.Status != http.StatusUnauthorized {
-		return fmt.Errorf("a call with a token that its provider refuses got HTTP %d, %v", a.Status, err)
+		return fmt.Errorf("a call with a token that its provider refuses got HTTP %d, %s", a.Status, fmt.Sprint(err))
 	}
 	return nil
 }
@@ -195,6 +202,7 @@ func (c *catalogue) ends(t *testing.T, s *speaker, ids map[string]string) error 
 // renewsWithItself comes some days before the end of tokens that are renewed
 // with themselves.
 func (c *catalogue) renewsWithItself(t *testing.T, s *speaker, ids map[string]string) error {
+	t.Helper()
 	if !s.withItself() {
 		return nil
 	}
@@ -211,6 +219,7 @@ func (c *catalogue) renewsWithItself(t *testing.T, s *speaker, ids map[string]st
 }
 
 func (c *catalogue) endsWithItself(t *testing.T, s *speaker, ids map[string]string) error {
+	t.Helper()
 	if !s.withItself() {
 		return nil
 	}
@@ -221,7 +230,7 @@ func (c *catalogue) endsWithItself(t *testing.T, s *speaker, ids map[string]stri
 		}
 		seen, err := c.look(t, ids["ann"])
 		if err != nil || a.Status != http.StatusFailedDependency || seen.Status != "EXPIRED" {
-			return fmt.Errorf("a call got HTTP %d, the connection is %s (%s), %v", a.Status, seen.Status, seen.StatusReason, err)
+			return fmt.Errorf("a call got HTTP %d, the connection is %s (%s), %s", a.Status, seen.Status, seen.StatusReason, fmt.Sprint(err))
 		}
 		return nil
 	})
@@ -235,6 +244,7 @@ func (c *catalogue) advance(d time.Duration) {
 
 // isOver waits until a connection says that its user has to connect again.
 func (c *catalogue) isOver(t *testing.T, s *speaker, id, reason string) error {
+	t.Helper()
 	return soonNil(func() error {
 		a, err := c.visit(t, s, id)
 		if err != nil {

@@ -135,6 +135,7 @@ func takeThrough(t *testing.T, all []*speaker) {
 	}
 	c.advance(2 * time.Hour)
 	step("expiry", func(t *testing.T, s *speaker, ids map[string]string) error {
+		t.Helper()
 		return c.renewsByClock(t, s, ids, before[s])
 	})
 	step("refused", c.renewsWhenRefused)
