@@ -85,9 +85,6 @@ func TestSchemaRefuses(t *testing.T) {
 	} {
 		if !strings.HasPrefix(entry, "{") && !strings.HasPrefix(entry, "[") {
 			entry = `{"api_url": "https://a.example", ` + rest + `, ` + entry + `}`
-			if name == "unknown word" {
-				entry = strings.Replace(entry, rest+", ", "", 1)
-			}
 		}
 		if err := validate(t, s, entry); err == nil {
 			t.Errorf("%s: the schema takes %s", name, entry)
