@@ -251,7 +251,7 @@ func atlassian() *Dialect {
 			Answer: `[{"id":"$account","name":"$name","url":"https://acme.atlassian.net","scopes":["read:jira-work"],"avatarUrl":"https://acme.atlassian.net/a.png"}]`,
 		},
 		Call:    Request{URL: "https://api.atlassian.com", Headers: bearer},
-		Dead:    Fault{403, `{"error":"invalid_grant","error_description":"Unknown or invalid refresh token."}`},
+		Dead:    Fault{403, `{"error":"unauthorized_client","error_description":"refresh_token is invalid"}`},
 		Client:  Fault{401, `{"error":"access_denied","error_description":"Unauthorized"}`},
 		Rotates: true,
 	}
@@ -273,7 +273,7 @@ func zoomS2S() *Dialect {
 // HubSpot: the endpoint has a date, and errors no `error`.
 func hubspot() *Dialect {
 	const url = "https://api.hubapi.com/oauth/2026-03/token"
-	const issued = `{"token_type":"bearer","refresh_token":"$refresh","access_token":"$access","hub_id":1234567,"scopes":["oauth"],"expires_in":$life}`
+	const issued = `{"token_type":"bearer","refresh_token":"$refresh","access_token":"$access","hub_id":1234567,"scopes":"$scopes","expires_in":$life}`
 	return &Dialect{
 		Told:      m{"hub_id": "1234567"},
 		Account:   Request{Method: "GET", URL: "https://api.hubapi.com/account-info/2026-03/details", Headers: bearer, Answer: `{"portalId":"$account","accountType":"STANDARD","timeZone":"US/Eastern"}`},

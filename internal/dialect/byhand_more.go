@@ -211,7 +211,7 @@ func facebook() *Dialect {
 func instagram() *Dialect {
 	const graph, long = "https://graph.instagram.com", `{"access_token":"$access","token_type":"bearer","expires_in":$life}`
 	return &Dialect{
-		ScopeSeparator: ",", Told: m{"user_id": "17841405793187218"},
+		ScopeSeparator: ",", AccountForm: "[0-9]{17}", Told: m{"user_id": "$account"},
 		Authorize: Request{URL: "https://www.instagram.com/oauth/authorize", Params: pageScopes, Answer: backWith},
 		Code:      Request{URL: "https://api.instagram.com/oauth/access_token", Params: with(post, redeem), Answer: `{"access_token":"$access","user_id":17841405793187218,"permissions":["$list_scopes"]}`},
 		Exchange:  Request{Method: "GET", URL: graph + "/access_token", Params: m{"grant_type": "ig_exchange_token", "client_secret": "$secret", "access_token": "$access"}, Answer: long},
