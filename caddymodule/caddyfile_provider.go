@@ -21,7 +21,7 @@ import (
 //			domains <domains...>
 //			host
 //		}
-//		client_auth basic|basic_raw|basic_secret|post|private_key_jwt|none
+//		client_auth basic|basic_id|basic_raw|basic_secret|post|private_key_jwt|none
 //		client_assertion {
 //			issuer client_id|redirect_host
 //			audience <value>
@@ -160,7 +160,8 @@ func entryOptions(e *provider.Entry) options {
 		"hosts":          list(&e.Hosts),
 		"param":          paramOf(e),
 		"client_auth": oneOf(&e.ClientAuth,
-			provider.AuthBasic, provider.AuthBasicRaw, provider.AuthBasicSecret, provider.AuthPost, provider.AuthPrivateKeyJWT, provider.AuthNone),
+			provider.AuthBasic, provider.AuthBasicID, provider.AuthBasicRaw, provider.AuthBasicSecret, provider.AuthPost,
+			provider.AuthPrivateKeyJWT, provider.AuthNone),
 		"client_assertion": block(options{"issuer": once(&e.ClientAssertion.Issuer), "audience": once(&e.ClientAssertion.Audience)}),
 		"scopes":           list(&e.Scopes),
 		"scope_text":       pairs(&e.ScopeTexts, "SCOPE", "TEXT"),

@@ -57,7 +57,7 @@ func TestBrokenEntries(t *testing.T) {
 		{`{"rotation": "grace"}`, `{"scopes": ["offline"]}`, `line 22: refresh.scopes "offline" is none of the provider's scopes`},
 		{`{"rotation": "grace"}`, `{"rename": {"refresh": "x"}}`, `refresh.rename "refresh" is none of its parameters: access_token, assertion, `},
 		{`{"rotation": "grace"}`, `{"headers": {"Host": "x"}}`, `refresh.headers "Host" is a header that is set by Lanyard itself`},
-		{`"client_auth": "basic"`, `"client_auth": "Basic"`, `line 13: client_auth "Basic" is not one of basic, basic_raw, basic_secret, post, private_key_jwt, none`},
+		{`"client_auth": "basic"`, `"client_auth": "Basic"`, `line 13: client_auth "Basic" is not one of basic, basic_id, basic_raw, basic_secret, post, private_key_jwt, none`},
 		{`"client_auth": "basic"`, `"rotation": "grace"`, `line 13: "rotation" is no word of the language; did you mean "refresh.rotation"?`},
 		{`"client_auth": "basic"`, `"token_params": {}`, `line 13: "token_params" is no word of the language; did you mean "token.params"?`},
 		{`"client_auth": "basic"`, `"Title": "x"`, `line 13: "Title" is no word of the language; did you mean "title"?`},

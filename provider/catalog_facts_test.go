@@ -31,6 +31,11 @@ func TestCatalogDeadGrants(t *testing.T) {
 		{"bitbucket", `{"error":"invalid_request","error_description":"Missing parameter"}`, 400, tokenstore.RefusedForNow},
 		{"exact-online", `{"error":"unauthorized_client","error_description":"Old refresh token used."}`, 401, tokenstore.RefusedGrant},
 		{"exact-online", `{"error":"access_denied","error_description":"Rate limit exceeded: access_token not expired"}`, 400, tokenstore.RefusedForNow},
+		{"pinterest", `{"code":283,"message":"The authorization grant is invalid"}`, 401, tokenstore.RefusedGrant},
+		{"square", `{"message":"Invalid refresh token","type":"service.not_authorized"}`, 401, tokenstore.RefusedGrant},
+		{"square", `{"message":"Not Authorized","type":"service.not_authorized"}`, 401, tokenstore.RefusedClient},
+		{"x-twitter", `{"error":"invalid_request","error_description":"Value passed for the token was invalid."}`, 400, tokenstore.RefusedGrant},
+		{"x-twitter", `{"error":"invalid_request","error_description":"Missing required parameter [client_id]."}`, 400, tokenstore.RefusedForNow},
 		{"hubspot", `{"error":"invalid_grant","error_description":"refresh token is invalid, expired or revoked","status":"BAD_REFRESH_TOKEN","message":"x"}`, 400, tokenstore.RefusedGrant},
 	} {
 		e, _ := provider.Lookup(c.name)
@@ -81,5 +86,18 @@ func TestCatalogDropboxSignRefresh(t *testing.T) {
 	}
 	if !strings.Contains(form, "client_id=id") || !strings.Contains(form, "client_secret=s3cret") {
 		t.Errorf("the refresh had %s", form)
+	}
+}
+
+// ServiceNow tells the same refresh token with each refresh, whose end stays
+// where it was.
+func TestSameRefreshTokenIsNoYounger(t *testing.T) {
+	e, _ := provider.Lookup("servicenow")
+	p := newFor(t, e, tokenstore.AuthOAuth2)
+	end := time.Now().Add(time.Hour).UTC()
+	prev := tokenstore.Token{AccessToken: secret.New("at"), RefreshToken: secret.New("rt"), RefreshExpiresAt: end}
+	got, err := p.Parse(answer(http.StatusOK, `{"access_token":"at2","refresh_token":"rt","token_type":"Bearer","expires_in":1799}`), prev, nil)
+	if err != nil || !got.RefreshExpiresAt.Equal(end) {
+		t.Errorf("the refresh token ends %v, want %v (%v)", got.RefreshExpiresAt, end, err)
 	}
 }

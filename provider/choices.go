@@ -9,7 +9,7 @@ import (
 )
 
 var (
-	clientAuths   = []string{AuthBasic, AuthBasicRaw, AuthBasicSecret, AuthPost, AuthPrivateKeyJWT, AuthNone}
+	clientAuths   = []string{AuthBasic, AuthBasicID, AuthBasicRaw, AuthBasicSecret, AuthPost, AuthPrivateKeyJWT, AuthNone}
 	requestBodies = []string{bodyForm, bodyJSON, bodyQuery}
 	postOrGet     = []string{http.MethodPost, http.MethodGet}
 )

@@ -4,6 +4,7 @@ package provider
 const (
 	AuthBasic    = "basic"     // HTTP Basic, form-encoded first (RFC 6749 section 2.3.1)
 	AuthBasicRaw = "basic_raw" // HTTP Basic without that encoding, where a provider breaks on it
+	AuthBasicID  = "basic_id"  // HTTP Basic as basic, and the client_id in the body, too
 	AuthPost     = "post"      // client_id and client_secret in the body
 	// AuthBasicSecret is HTTP Basic with the client_secret for the user name and
 	// no password: Stripe, whose secret key says whose it is.
@@ -73,8 +74,8 @@ type Entry struct {
 	// where it is a whole host in its place; and in the values of parameters and
 	// headers.
 	Params map[string]ParamEntry `json:"params,omitempty"`
-	// How the client proves itself to the token endpoint: `basic`, `basic_raw`,
-	// `basic_secret`, `post`, `private_key_jwt` or `none`. Default: what discovery
+	// How the client proves itself to the token endpoint: `basic`, `basic_id`,
+	// `basic_raw`, `basic_secret`, `post`, `private_key_jwt` or `none`. Default: what discovery
 	// says, else `basic`.
 	ClientAuth string `json:"client_auth,omitempty"`
 	// What the assertions of client_auth private_key_jwt say.

@@ -96,6 +96,7 @@ func (e *Entry) ExplainClient() string {
 	says := map[string]string{
 		"":                "as the provider's metadata says, else client_id and client_secret by HTTP Basic",
 		AuthBasic:         "client_id and client_secret by HTTP Basic",
+		AuthBasicID:       "client_id and client_secret by HTTP Basic, and client_id among the parameters",
 		AuthBasicRaw:      "client_id and client_secret by HTTP Basic, not encoded before",
 		AuthBasicSecret:   "client_secret alone by HTTP Basic",
 		AuthPost:          "client_id and client_secret among the parameters",

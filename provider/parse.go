@@ -122,7 +122,12 @@ func (p *Provider) token(fields map[string]any, a *tokenstore.Answer, prev token
 		t.RefreshExpiresAt = prev.RefreshExpiresAt
 	}
 	t.ExpiresAt, t.ExpiryUnknown = p.expiry(fields, t.IssuedAt)
-	if end, ok := p.refreshExpiry(fields, t.IssuedAt, !refresh.IsZero()); ok {
+	// One that stays the same and is told again is no younger for that: ServiceNow's.
+	again := p.entry.Refresh.Rotation == RotationNone && !refresh.IsZero() && refresh.Equal(prev.RefreshToken)
+	if again {
+		t.RefreshExpiresAt = prev.RefreshExpiresAt
+	}
+	if end, ok := p.refreshExpiry(fields, t.IssuedAt, !refresh.IsZero() && !again); ok {
 		t.RefreshExpiresAt = end
 	}
 	if own && p.entry.Refresh.With == withAccess {

@@ -231,6 +231,9 @@ func (p *Provider) prove(ctx context.Context, r *request) (user, password string
 	switch id, pw := p.clientID, p.clientSecret.Reveal(); r.clientAuth {
 	case AuthBasic: // RFC 6749 section 2.3.1: both are form-encoded first
 		return url.QueryEscape(id), url.QueryEscape(pw), nil
+	case AuthBasicID:
+		r.form.Set("client_id", id)
+		return url.QueryEscape(id), url.QueryEscape(pw), nil
 	case AuthBasicRaw:
 		return id, pw, nil
 	case AuthBasicSecret:

@@ -47,6 +47,7 @@ func TestExchangeOnTheWire(t *testing.T) {
 	}{
 		{"", url.QueryEscape(clientID), url.QueryEscape(clientSecret), base},
 		{provider.AuthBasic, url.QueryEscape(clientID), url.QueryEscape(clientSecret), base},
+		{provider.AuthBasicID, url.QueryEscape(clientID), url.QueryEscape(clientSecret), with(url.Values{"client_id": {clientID}})},
 		{provider.AuthBasicRaw, clientID, clientSecret, base},
 		{provider.AuthPost, "", "", with(url.Values{"client_id": {clientID}, "client_secret": {clientSecret}})},
 		{provider.AuthNone, "", "", with(url.Values{"client_id": {clientID}})},

@@ -325,8 +325,8 @@ func xTwitter() *Dialect {
 	const issued = `{"token_type":"bearer","expires_in":$life,"access_token":"$access","scope":"$scopes","refresh_token":"$refresh"}`
 	return &Dialect{
 		Authorize: Request{URL: "https://x.com/i/oauth2/authorize", Params: with(pageScopes, pkce), Answer: backWith},
-		Code:      Request{URL: url, Params: with(redeem, m{"code_verifier": "$verifier"}), Headers: basic, Answer: issued},
-		Refresh:   Request{URL: url, Params: renew, Headers: basic, Answer: issued},
+		Code:      Request{URL: url, Params: with(redeem, m{"code_verifier": "$verifier", "client_id": "$client"}), Headers: basic, Answer: issued},
+		Refresh:   Request{URL: url, Params: with(renew, m{"client_id": "$client"}), Headers: basic, Answer: issued},
 		Revoke:    Request{URL: "https://api.x.com/2/oauth2/revoke", Params: m{"token": "$token"}, Headers: basic, Answer: `{"revoked":true}`},
 		Account:   Request{Method: "GET", URL: "https://api.x.com/2/users/me", Headers: bearer, Answer: `{"data":{"id":"$account","name":"n","username":"$name"}}`},
 		Call:      Request{URL: "https://api.x.com", Headers: bearer},

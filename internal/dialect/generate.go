@@ -72,6 +72,8 @@ func proof(r *Request, auth string) {
 	switch auth {
 	case "", provider.AuthBasic, provider.AuthBasicRaw:
 		r.Headers["Authorization"] = "Basic $client:$secret"
+	case provider.AuthBasicID:
+		r.Headers["Authorization"], r.Params["client_id"] = "Basic $client:$secret", "$client"
 	case provider.AuthBasicSecret:
 		r.Headers["Authorization"] = "Basic $secret:"
 	case provider.AuthPost:
