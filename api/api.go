@@ -76,6 +76,8 @@ type Integration struct {
 	// Scheme is the auth scheme of its connections, one of
 	// tokenstore.AuthSchemes. Empty means OAUTH2.
 	Scheme string
+	// RenewsItself: an access token is what renews it. There are no refresh tokens.
+	RenewsItself bool
 	// Fields are what a credential consists of where one is given; none for
 	// OAUTH2 and OAUTH2_CLIENT_CREDENTIALS.
 	Fields []tokenstore.Field

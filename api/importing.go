@@ -63,7 +63,7 @@ func (h *Handler) importOne(ctx context.Context, in *input, verify bool) (tokens
 	tokens := given == nil && integration.scheme() == tokenstore.AuthOAuth2
 	switch {
 	case tokens:
-		got.token = in.tokens(c.RequestedScopes)
+		got.token = in.tokens(c.RequestedScopes, integration.RenewsItself)
 	case given == nil && len(integration.Fields) > 0:
 		in.refuse(invalidRequest("Field `credentials` is required: the integration's auth scheme is %s.", integration.scheme()))
 	}
@@ -122,8 +122,9 @@ func triedBy(c tokenstore.Connection) *bool {
 	return &proved
 }
 
-// tokens takes the fields of the tokens themselves.
-func (in *input) tokens(scopes []string) tokenstore.Token {
+// tokens takes the fields of the tokens themselves. One that renews itself is its
+// own refresh token, as after a code.
+func (in *input) tokens(scopes []string, renewsItself bool) tokenstore.Token {
 	access, hasAccess := in.token("access_token")
 	refresh, hasRefresh := in.token("refresh_token")
 	ends := in.instant("expires_at")
@@ -139,6 +140,12 @@ func (in *input) tokens(scopes []string) tokenstore.Token {
 	case ends.IsZero():
 		t.ExpiresAt, t.ExpiryUnknown = now.Add(guessedLife), true
 	}
+	switch {
+	case renewsItself && hasRefresh:
+		in.refuse(invalidRequest("Field `refresh_token`: the provider has none. Its access token renews itself."))
+	case renewsItself:
+		t.RefreshToken = t.AccessToken
+	}
 	return t
 }
 
@@ -149,7 +156,8 @@ func (h *Handler) verify(
 ) (tokenstore.Connection, *bool) {
 	yes, no := true, false
 	var verified *bool
-	refreshable := !c.Token.RefreshToken.IsZero()
+	// What renews itself needs no redeeming to be tried, and some may not be renewed so soon.
+	refreshable := !c.Token.RefreshToken.IsZero() && !integration.RenewsItself
 	if refreshable {
 		switch err := h.cfg.Refresher.Refresh(ctx, c.ID, by); {
 		case err == nil:

@@ -37,7 +37,7 @@ func (i *integration) forAPI() api.Integration {
 	return api.Integration{
 		Name: i.name, Provider: i.providerName, Title: i.Title(), Scopes: i.scopes,
 		DeclaredScopes: i.DeclaredScopes(), CallbackURL: i.callbackURL, CredentialHeader: i.Inject().Header,
-		Scheme: i.Scheme(), Fields: i.Fields(), ParamFields: i.ParamFields(),
+		Scheme: i.Scheme(), RenewsItself: i.RenewsItself(), Fields: i.Fields(), ParamFields: i.ParamFields(),
 		Credentials: func(params map[string]string) (api.Credentials, error) { return i.For(params) },
 		CheckParams: func(params map[string]string) error {
 			_, err := i.For(params)

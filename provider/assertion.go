@@ -17,7 +17,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -209,6 +211,31 @@ func (p *Provider) signed(ctx context.Context, k *serviceKey, c claims, life tim
 func checkClientKey(clientSecret secret.String) error {
 	_, err := readServiceKey(clientSecret.Reveal())
 	return err
+}
+
+// checkKeyStays refuses a client_secret that is a private key where a request
+// would carry it: it signs, and never leaves.
+func (p *Provider) checkKeyStays() error {
+	if p.clientSecret.IsZero() || checkClientKey(p.clientSecret) != nil {
+		return nil
+	}
+	sent := []string{AuthBasic, AuthBasicRaw, AuthBasicSecret, AuthPost}
+	e, word := &p.template, ""
+	for _, text := range slices.Concat(slices.Collect(maps.Values(e.Inject.Headers)), slices.Collect(maps.Values(e.Revoke.Headers))) {
+		if slices.Contains(textNames(text), secretName) {
+			word = "a header with {client_secret}"
+		}
+	}
+	switch {
+	case p.asks() && slices.Contains(sent, p.clientAuth):
+		word = "client_auth " + p.clientAuth
+	case slices.Contains(sent, e.Revoke.ClientAuth):
+		word = "revoke.client_auth " + e.Revoke.ClientAuth
+	}
+	if word == "" {
+		return nil
+	}
+	return &OptionError{"client_secret", fmt.Errorf("client_secret is a private key, which %s would send: it goes with client_auth %s", word, AuthPrivateKeyJWT)}
 }
 
 // issuerOf returns what `iss` says.

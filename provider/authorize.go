@@ -27,10 +27,11 @@ func (p *Provider) AuthorizeURL(ctx context.Context, state, codeVerifier secret.
 	params := url.Values{
 		"response_type": {"code"}, "client_id": {p.clientID}, "redirect_uri": {p.redirectURI}, "state": {state.Reveal()},
 	}
-	for name, value := range e.Params {
-		value = fillText(value, map[string]string{"uuid": newUUID()})
-		if names := textNames(value); len(names) > 0 {
-			return "", fmt.Errorf("%w: parameter %s needs %s", ErrParams, name, names[0])
+	values := p.inTexts()
+	for name, text := range e.Params {
+		value, err := filledText("parameter "+name, text, values)
+		if err != nil {
+			return "", err
 		}
 		params.Set(name, value)
 	}

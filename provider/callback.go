@@ -19,6 +19,13 @@ const callbackScope = "scope"
 // errCallbackHMAC: somebody else than the provider wrote the response.
 var errCallbackHMAC = errors.New("the authorization response is not signed with the client's secret")
 
+// What is signed has these characters written so, as Shopify's own libraries
+// do: else one parameter could hold what was signed as two.
+var (
+	signedValue = strings.NewReplacer("%", "%25", "&", "%26")
+	signedName  = strings.NewReplacer("%", "%25", "&", "%26", "=", "%3D")
+)
+
 // CodeParam returns the parameter of the authorization response that carries
 // the code.
 func (p *Provider) CodeParam() string { return cmp.Or(p.entry.Callback.Code, "code") }
@@ -83,7 +90,7 @@ func (p *Provider) checkHMAC(query url.Values) error {
 			return errCallbackHMAC
 		}
 		if name != word {
-			lines = append(lines, name+"="+query.Get(name))
+			lines = append(lines, signedName.Replace(name)+"="+signedValue.Replace(query.Get(name)))
 		}
 	}
 	given, err := hex.DecodeString(query.Get(word))

@@ -99,14 +99,19 @@ func (p *Provider) injected(text string, client map[string]string) (value string
 			return "", always
 		}
 	}
-	return fillText(fillText(text, p.values), client), always
+	values := maps.Clone(p.values)
+	maps.Copy(values, client)
+	return fillText(text, values), always // at once: braces in a value that somebody told are no place
 }
 
-// checkInjected refuses a client whose ID or secret can't stand in a header that
-// has it.
+// checkInjected refuses further headers in the credential's place, and a client
+// whose ID or secret can't stand in a header that has it.
 func (p *Provider) checkInjected() error {
 	in := p.Inject()
 	for _, h := range in.Headers {
+		if h.Name == in.Header { // BASIC has its own, whatever inject.header says
+			return fmt.Errorf("inject.headers %q is the header of the credential under auth_scheme %s", h.Name, p.scheme)
+		}
 		if !httpguts.ValidHeaderFieldValue(h.Value.Reveal()) {
 			return fmt.Errorf("client_id or client_secret can't stand in the header %s", h.Name)
 		}
@@ -122,9 +127,15 @@ func (p *Provider) checkInjected() error {
 func (in *Injection) apply(rawURL string, credential secret.String, header http.Header) string {
 	query := url.Values{}
 	for _, q := range in.Params {
+		if q.Value == "" { // not known yet
+			continue
+		}
 		query.Set(q.Name, strings.ReplaceAll(q.Value, uuidVar, newUUID()))
 	}
 	for _, h := range in.Headers {
+		if h.Value.IsZero() {
+			continue
+		}
 		header.Set(h.Name, strings.ReplaceAll(h.Value.Reveal(), uuidVar, newUUID()))
 	}
 	if in.Header != "" {

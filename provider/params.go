@@ -27,8 +27,8 @@ const (
 	probe     = "x"
 	probeHost = "x.example.com"
 	// maxTold is the longest value that is kept of what a provider tells, in
-	// bytes.
-	maxTold = 1 << 10
+	// bytes: an import takes no longer one, and what is exported has to come back.
+	maxTold = 256
 )
 
 var (

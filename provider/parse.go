@@ -75,7 +75,7 @@ func (p *Provider) Parse(a tokenstore.Answer, prev tokenstore.Token, askedScopes
 // It is all or nothing: what is beside a token may be another's.
 func (p *Provider) reading(fields map[string]any, prev *tokenstore.Token) *Provider {
 	paths := p.entry.Answer.Paths
-	if prev.AccessToken.IsZero() || fields["access_token"] == nil || p.field(fields, "access_token") != nil {
+	if ofCode(prev) || fields["access_token"] == nil || p.field(fields, "access_token") != nil {
 		return p
 	}
 	flat := *p
@@ -84,6 +84,12 @@ func (p *Provider) reading(fields map[string]any, prev *tokenstore.Token) *Provi
 		flat.entry.Answer.Paths["error"] = path
 	}
 	return &flat
+}
+
+// ofCode reports whether an answer after prev is a code's: only that has nothing
+// before it. What was imported may have a refresh token alone.
+func ofCode(prev *tokenstore.Token) bool {
+	return prev.AccessToken.IsZero() && prev.RefreshToken.IsZero()
 }
 
 // field returns a field of the answer from where the catalogue says it stands.
@@ -142,8 +148,7 @@ func (p *Provider) token(fields map[string]any, a *tokenstore.Answer, prev token
 	}
 	t.Metadata = p.metadata(fields, a, prev.Metadata)
 	t.Margin = p.margin
-	// Only a code's answer has nothing before it.
-	t.Provisional = own && p.entry.Exchange != nil && prev.AccessToken.IsZero()
+	t.Provisional = own && p.entry.Exchange != nil && ofCode(&prev)
 	return t, ""
 }
 

@@ -142,7 +142,7 @@ func (ps *params) named(name, word, text string, known []string) (*param, error)
 	return pm, nil
 }
 
-// fill returns e with values in those places for which all are there.
+// fill returns e with values in those places of URLs for which all are there.
 func (ps *params) fill(e Entry, values map[string]string) (Entry, error) {
 	e.Hosts = slices.Clone(e.Hosts)
 	if e.Exchange != nil {
@@ -164,16 +164,27 @@ func (ps *params) fill(e Entry, values map[string]string) (Entry, error) {
 			return Entry{}, fmt.Errorf("%s %w", at.word, err)
 		}
 	}
-	for _, at := range e.texts() {
-		filled := make(map[string]string, len(*at.values))
-		for name, text := range *at.values {
-			filled[name] = fillText(text, values)
-		}
-		if len(filled) > 0 {
-			*at.values = filled
+	return e, nil
+}
+
+// inTexts returns what stands in the places of parameters and headers: all that
+// is known of the connection, and the client. It is put in at once: braces in a
+// value that somebody told are no place.
+func (p *Provider) inTexts() map[string]string {
+	all := map[string]string{clientIDName: p.clientID, secretName: p.clientSecret.Reveal(), "uuid": newUUID()}
+	maps.Copy(all, p.values)
+	return all
+}
+
+// filledText returns a text with values in its places. The error wraps ErrParams:
+// one of them is not known.
+func filledText(word, text string, values map[string]string) (string, error) {
+	for _, needed := range textNames(text) {
+		if _, ok := values[needed]; !ok {
+			return "", fmt.Errorf("%w: %s needs %s", ErrParams, word, needed)
 		}
 	}
-	return e, nil
+	return fillText(text, values), nil
 }
 
 // openPlace returns the name of the first parameter that a URL lacks.

@@ -124,6 +124,9 @@ func New(cfg Config) (*Provider, error) {
 	} else if p.clientAuth == "" {
 		p.clientAuth = AuthBasic
 	}
+	if err := p.checkKeyStays(); err != nil {
+		return nil, err
+	}
 	return p, nil
 }
 
@@ -276,6 +279,12 @@ func (p *Provider) ScopeText(scope string) string { return p.entry.ScopeTexts[sc
 func (p *Provider) Grace() bool {
 	return p.scheme == tokenstore.AuthClientCredentials || p.scheme == tokenstore.AuthJWTBearer ||
 		p.entry.Refresh.Rotation == RotationGrace || p.entry.Refresh.Rotation == RotationNone || p.entry.Refresh.With == withAccess
+}
+
+// RenewsItself reports whether access tokens are renewed with themselves, so that
+// there are no refresh tokens.
+func (p *Provider) RenewsItself() bool {
+	return p.scheme == tokenstore.AuthOAuth2 && p.entry.Refresh.With == withAccess
 }
 
 // Pace returns how many refreshes the provider takes at the same time, and the

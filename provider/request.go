@@ -67,20 +67,20 @@ func (p *Provider) shape(r *request, e RequestEntry) error {
 	if r.header == nil {
 		r.header = http.Header{}
 	}
-	for name, value := range e.Params {
-		if names := textNames(value); len(names) > 0 {
-			return fmt.Errorf("%w: parameter %s needs %s", ErrParams, name, names[0])
+	values := p.inTexts()
+	for name, text := range e.Params {
+		value, err := filledText("parameter "+name, text, values)
+		if err != nil {
+			return err
 		}
 		r.form.Set(name, value)
 	}
-	own := map[string]string{"client_id": p.clientID, "client_secret": p.clientSecret.Reveal(), "uuid": newUUID()}
-	for name, value := range e.Headers {
-		for _, needed := range textNames(value) {
-			if _, ok := own[needed]; !ok {
-				return fmt.Errorf("%w: header %s needs %s", ErrParams, name, needed)
-			}
+	for name, text := range e.Headers {
+		value, err := filledText("header "+name, text, values)
+		if err != nil {
+			return err
 		}
-		r.header.Set(name, fillText(value, own))
+		r.header.Set(name, value)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/lanyard-proxy/lanyard/secret"
@@ -125,5 +126,11 @@ func (p *Provider) plainAnswer(doing string, a *tokenstore.Answer, sent secret.S
 	if a.Status < http.StatusMultipleChoices && !p.denies(fields) {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", doing, p.refusal(a, &tokenstore.Token{AccessToken: sent}, p.codeOf(fields)))
+	no := p.refusal(a, &tokenstore.Token{AccessToken: sent}, p.codeOf(fields))
+	// At the token endpoint errors.dead may have these, where nothing else gets
+	// them: X's invalid_request, Reddit's 400. Here they say nothing of a token.
+	if no.Kind == tokenstore.RefusedGrant && (no.Code == "invalid_request" || no.Code == strconv.Itoa(a.Status)) {
+		no.Kind = tokenstore.RefusedForNow
+	}
+	return fmt.Errorf("%s: %w", doing, no)
 }

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -73,9 +74,34 @@ func checkNames(word string, params, rename map[string]string, drop, own []strin
 		taken[to] = name
 	}
 	for _, name := range drop {
-		if _, further := params[name]; !slices.Contains(own, name) && !further {
+		switch _, further := params[name]; {
+		case !slices.Contains(own, name) && !further:
 			return fmt.Errorf("%s.drop %q is none of its parameters: %s", word, name, strings.Join(own, ", "))
+		case slices.Contains(carriers, name):
+			return fmt.Errorf("%s.drop %q would leave out what the request is about", word, name)
+		case strings.HasPrefix(name, "code_"):
+			return fmt.Errorf("%s.drop %q is of PKCE, which authorize.pkce_off leaves out", word, name)
 		}
+	}
+	return checkTaken(word, params, rename, drop, own)
+}
+
+// carriers are parameters of which a request for a token has one, the thing that
+// it redeems.
+var carriers = []string{"access_token", "assertion", "code", "device_code", "refresh_token"}
+
+// checkTaken refuses two parameters that would come under one name: which of
+// their values were sent would be luck.
+func checkTaken(word string, params, rename map[string]string, drop, own []string) error {
+	for _, name := range slices.Sorted(maps.Keys(rename)) {
+		to := rename[name]
+		_, further := params[to]
+		_, away := rename[to]
+		if to == name || away || slices.Contains(drop, name) || slices.Contains(drop, to) || !further && !slices.Contains(own, to) ||
+			slices.Contains(carriers, name) && slices.Contains(carriers, to) {
+			continue
+		}
+		return fmt.Errorf("%s.rename.%s %q is the name of another of its parameters", word, name, to)
 	}
 	return nil
 }
@@ -102,7 +128,7 @@ func (e Entry) checkRequests() error {
 			}
 		}
 		whole := e.Token.over(r.how) // what it drops may be a parameter of token
-		if err := checkNames(r.word, whole.Params, r.how.Rename, r.how.Drop, ownTokenParams); err != nil {
+		if err := checkNames(r.word, whole.Params, whole.Rename, whole.Drop, ownTokenParams); err != nil {
 			return err
 		}
 		if err := checkHeaders(r.word+".headers", r.how.Headers); err != nil {
@@ -120,6 +146,19 @@ func (e Entry) checkRevoke() error {
 	r := e.Revoke
 	if err := checkNames("revoke", r.Params, nil, nil, nil); err != nil {
 		return err
+	}
+	client := clientNames(e.Token.Rename)
+	own := []string{"client_assertion", "client_assertion_type", cmp.Or(client["client_id"], "client_id"), cmp.Or(client["client_secret"], "client_secret")}
+	if slices.Contains(own, r.Param) {
+		return fmt.Errorf("revoke.param %q is a name of the client's", r.Param)
+	}
+	if r.Token != tokenNone && !r.Inject {
+		own = append(own, cmp.Or(r.Param, "token"))
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Params)) {
+		if slices.Contains(own, name) {
+			return fmt.Errorf("revoke.params %q is set by Lanyard itself", name)
+		}
 	}
 	if err := checkHeaders("revoke.headers", r.Headers); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -109,8 +110,7 @@ func (e Entry) checkLists() error {
 	return nil
 }
 
-// isCredential reports whether a token stands at a path of the token endpoint's
-// answer.
+// isCredential reports whether a token stands at a path of an answer.
 func (e *Entry) isCredential(path string) bool {
 	for _, field := range []string{"access_token", "refresh_token", "id_token"} {
 		if path == field || strings.HasSuffix(path, "."+field) || path == e.Answer.Paths[field] {
@@ -157,11 +157,17 @@ func (e Entry) checkPaths() error {
 		if from == fromAccount && e.Account.URL == "" {
 			return fmt.Errorf("params.%s.from %q needs account.url", name, e.Params[name].From)
 		}
-		if from == "" || from == fromCallback {
+		switch {
+		case from == "":
 			continue
-		}
-		if from == fromAnswer && e.isCredential(path) {
+		case e.isCredential(path):
 			return fmt.Errorf("params.%s.from %q is a token: what is kept of an answer is shown to the app", name, e.Params[name].From)
+		case from == fromCallback && slices.Contains([]string{cmp.Or(e.Callback.Code, "code"), e.Callback.HMAC, "state"}, path):
+			return fmt.Errorf("params.%s.from %q is a secret: what is kept of an answer is shown to the app", name, e.Params[name].From)
+		case from == fromCallback && !paramWord.MatchString(path):
+			return fmt.Errorf("params.%s.from %q is no parameter of an authorization response", name, e.Params[name].From)
+		case from == fromCallback:
+			continue
 		}
 		if err := checkPath(path); err != nil {
 			return fmt.Errorf("params.%s.from %w", name, err)

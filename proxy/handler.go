@@ -192,9 +192,10 @@ type call struct {
 	reason   string           // why it was refused, where that is more than the answer says
 	grant    *tokenstore.Grant
 	upstream *Upstream
-	target   *url.URL // where it goes
-	body     *source  // the app's body, nil if it has none
-	spare    []string // the headers that name the caller once more
+	target   *url.URL              // where it goes
+	place    func() *guard.Problem // finds target at upstream
+	body     *source               // the app's body, nil if it has none
+	spare    []string              // the headers that name the caller once more
 	// base is the URL under which the app reaches this upstream's API, for
 	// links: http://127.0.0.1:9080/github.
 	base  string
@@ -245,7 +246,8 @@ func (h *Handler) accept(ctx context.Context, c *call) *guard.Problem {
 	if p := h.open(ctx, c, rt.id); p != nil {
 		return p
 	}
-	if c.target, p = rt.target(c.upstream, r.Header["Lanyard-Host"]); p != nil {
+	c.place = func() (p *guard.Problem) {
+		c.target, p = rt.target(c.upstream, r.Header["Lanyard-Host"])
 		return p
 	}
 	c.base = "http://" + r.Host + rt.prefix
@@ -370,16 +372,40 @@ func (h *Handler) findBoth(ctx context.Context, c *call, userID string) *guard.P
 	return problemAmbiguous()
 }
 
-// fetchToken replaces the grant of c by one whose token can be sent, if the
-// client may send this at all.
+// fetchToken finds where the request goes, and replaces the grant of c by one
+// whose token can be sent there, if the client may send this at all.
 func (h *Handler) fetchToken(ctx context.Context, c *call) *guard.Problem {
-	if c.reason = c.client.allowsCall(c.in, c.target, c.upstream); c.reason != "" {
-		return problemNotAllowed()
+	if p := h.aim(c); p != nil {
+		return p
 	}
 	g, err := h.cfg.Grants.Token(ctx, c.grant)
 	if err != nil {
 		return h.problemOf(ctx, err, c.grant)
 	}
-	c.grant = g
+	return h.follow(ctx, c, g)
+}
+
+// aim finds where the request goes, if the client may send this there.
+func (h *Handler) aim(c *call) *guard.Problem {
+	if p := c.place(); p != nil {
+		return p
+	}
+	if c.reason = c.client.allowsCall(c.in, c.target, c.upstream); c.reason != "" {
+		return problemNotAllowed()
+	}
 	return nil
+}
+
+// follow makes g the grant of c. With a new token the provider may have told
+// another host, or another account's name: the token goes there alone.
+func (h *Handler) follow(ctx context.Context, c *call, g *tokenstore.Grant) *guard.Problem {
+	renewed, was := g.Token.Generation != c.grant.Token.Generation, c.upstream
+	c.grant = g
+	if !renewed {
+		return nil
+	}
+	if p := h.use(ctx, c); p != nil || c.upstream == was {
+		return p
+	}
+	return h.aim(c)
 }

@@ -53,7 +53,11 @@ func (h *Handler) sendRenewed(out *http.Request, c *call) (*http.Response, error
 		_, _ = io.CopyN(io.Discard, res.Body, maxDrain)
 	}
 	_ = res.Body.Close()
-	c.grant = next
+	if p := h.follow(out.Context(), c, next); p != nil {
+		c.body.stop()
+		return nil, &refusalError{p}
+	}
+	out.URL, out.Host = c.target, c.target.Host
 	return h.attempt(out, c)
 }
 
@@ -204,10 +208,13 @@ func (t *Transport) accept(ctx context.Context, c *call) *guard.Problem {
 	if u.Scheme == "" {
 		u.Scheme = c.upstream.API.Scheme
 	}
-	if !mayReach(c.upstream, u.Scheme, u.Host) {
-		return problemHost()
+	c.place = func() *guard.Problem {
+		if !mayReach(c.upstream, u.Scheme, u.Host) {
+			return problemHost()
+		}
+		c.target = &u
+		return nil
 	}
-	c.target = &u
 	return t.h.fetchToken(ctx, c)
 }
 

@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/lanyard-proxy/lanyard/provider"
 )
 
 // TestFiltersKnowTheLink: answers have a signed link in a header, which the
@@ -16,6 +18,22 @@ func TestFiltersKnowTheLink(t *testing.T) {
 		}
 		if !strings.Contains(string(text), "resp_headers>Lanyard-Connect-Url delete") {
 			t.Errorf("%s: signed links stand in the access log", name)
+		}
+	}
+}
+
+// Providers have codes under names of their own, and each is a code.
+func TestFiltersKnowEveryCode(t *testing.T) {
+	for _, file := range []string{"Caddyfile.example", "examples/github/Caddyfile", "docs/configuration.md", "internal/demo/Caddyfile"} {
+		text, err := os.ReadFile("../../" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range provider.Names() {
+			e, _ := provider.Lookup(name)
+			if code := e.Callback.Code; code != "" && !strings.Contains(string(text), "replace "+code+" REDACTED") {
+				t.Errorf("%s: the codes of %s stand in the access log, as %s", file, name, code)
+			}
 		}
 	}
 }
