@@ -167,7 +167,8 @@ func TestImports(t *testing.T) {
 		}
 		codes = append(codes, code)
 	}
-	if !slices.Equal(codes[:1], []string{"ACTIVE"}) || codes[1] != "connection_exists" || codes[2] != "invalid_request" {
+	slices.Sort(codes[:2]) // lines are imported side by side: of two with one ID, either is first
+	if !slices.Equal(codes, []string{"ACTIVE", "connection_exists", "invalid_request"}) {
 		t.Errorf("ImportAll: %v", codes)
 	}
 }

@@ -167,17 +167,12 @@ func TestTiles(t *testing.T) {
 	}
 }
 
-// TestScopeWords: each scope that the catalogue has words for has some in every
-// other language, and no others.
+// TestScopeWords: what is translated is in the catalogue. What is not is shown as
+// it stands there, so that a new provider is one file.
 func TestScopeWords(t *testing.T) {
 	for lang, providers := range ui.ScopeWords() {
 		for _, name := range provider.Names() {
 			entry, _ := provider.Lookup(name)
-			for scope, text := range entry.ScopeTexts {
-				if text != "" && providers[name][scope] == "" {
-					t.Errorf("%s: nothing is said about %s's %s", lang, name, scope)
-				}
-			}
 			for scope := range providers[name] {
 				if entry.ScopeTexts[scope] == "" {
 					t.Errorf("%s: %s's %s is not in the catalogue", lang, name, scope)

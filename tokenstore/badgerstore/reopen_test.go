@@ -196,6 +196,10 @@ func TestFaultsUnderLoad(t *testing.T) {
 			}
 		})
 	}
+	t.Cleanup(func() { // also where the test ends early
+		enough.Store(true)
+		wg.Wait()
+	})
 	eventually(t, "several writes have failed", func() bool { mu.Lock(); defer mu.Unlock(); return failed >= 3 })
 	failing.Store(false)
 	eventually(t, "a Badger that failed is closed", func() bool { return s.Abandoned() == 0 })
