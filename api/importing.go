@@ -128,8 +128,9 @@ func (in *input) tokens(scopes []string, renewsItself bool) tokenstore.Token {
 	access, hasAccess := in.token("access_token")
 	refresh, hasRefresh := in.token("refresh_token")
 	ends := in.instant("expires_at")
+	provisional, _ := in.flag("provisional")
 	now := time.Now().UTC()
-	t := tokenstore.Token{AccessToken: access, RefreshToken: refresh, IssuedAt: now, ExpiresAt: ends, Scopes: scopes}
+	t := tokenstore.Token{AccessToken: access, RefreshToken: refresh, IssuedAt: now, ExpiresAt: ends, Scopes: scopes, Provisional: provisional}
 	switch {
 	case !hasAccess && !hasRefresh:
 		in.refuse(invalidRequest("Field `access_token` or `refresh_token` is required."))
@@ -144,7 +145,9 @@ func (in *input) tokens(scopes []string, renewsItself bool) tokenstore.Token {
 	case renewsItself && hasRefresh:
 		in.refuse(invalidRequest("Field `refresh_token`: the provider has none. Its access token renews itself."))
 	case renewsItself:
-		t.RefreshToken = t.AccessToken
+		t.RefreshToken, t.RefreshExpiresAt = t.AccessToken, ends
+	case provisional:
+		in.refuse(invalidRequest("Field `provisional`: the provider has no second request that would make it last."))
 	}
 	return t
 }

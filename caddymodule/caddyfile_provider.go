@@ -20,6 +20,7 @@ import (
 //			from answer.<path>|callback.<name>|account.<path>
 //			domains <domains...>
 //			host
+//			fixed
 //		}
 //		client_auth basic|basic_id|basic_raw|basic_secret|post|private_key_jwt|none
 //		client_assertion {
@@ -109,7 +110,7 @@ import (
 //			method POST|DELETE|GET
 //			client_auth <as above>|omit
 //			body form|json|query|none
-//			token any|access
+//			token any|access|none
 //			param_name <name>
 //			param <name> <value>
 //			header <name> <value>

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lanyard-proxy/lanyard/internal/nearest"
 	"github.com/lanyard-proxy/lanyard/provider"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
@@ -273,7 +274,7 @@ func (c *command) listProviders(k *catalogue, words []string, scheme string) err
 	}
 	if len(rows) == 0 && len(words) > 0 {
 		err := fmt.Errorf("there is no provider %q", strings.Join(words, " "))
-		if near := nearest(words[0], k.names()); near != "" {
+		if near := nearest.Word(words[0], k.names()); near != "" {
 			return advise(err, "caddy lanyard providers "+near)
 		}
 		return advise(err, "caddy lanyard providers lists them; a `provider` block adds one")

@@ -17,6 +17,7 @@ import (
 // aside keeps the command from asking a Lanyard that may run on this machine: its
 // directory has no key.
 func aside(t *testing.T) []string {
+	t.Helper()
 	t.Setenv("LANYARD_URL", "")
 	t.Setenv("LANYARD_API_KEY", "")
 	return []string{"--data", t.TempDir()}

@@ -17,8 +17,13 @@ func (c *command) explain(k *catalogue, p *cliProvider) error {
 		return c.print.json(p.raw)
 	}
 	pairs := [][2]string{
-		{"provider", p.Name}, {"title", p.Title}, {"source", p.Source},
-		{"register a client", p.DocsURL}, {"redirect URI", redirectURI(p)}, {"API", p.APIURL}, {"further hosts", strings.Join(p.Hosts, " ")},
+		{"provider", p.Name},
+		{"title", p.Title},
+		{"source", p.Source},
+		{"register a client", p.DocsURL},
+		{"redirect URI", redirectURI(p)},
+		{"API", p.APIURL},
+		{"further hosts", strings.Join(p.Hosts, " ")},
 	}
 	texts := map[string]string{} // :: scope → what it allows
 	for _, s := range p.Scopes {
@@ -67,7 +72,9 @@ func redirectURI(p *cliProvider) string {
 // explained returns what an entry says, in words.
 func explained(e *provider.Entry) [][2]string {
 	pairs := [][2]string{
-		{"authorization", e.AuthorizeURL}, {"token endpoint", cmp.Or(e.TokenURL, e.Issuer)}, {"devices", e.DeviceURL},
+		{"authorization", e.AuthorizeURL},
+		{"token endpoint", cmp.Or(e.TokenURL, e.Issuer)},
+		{"devices", e.DeviceURL},
 		{"client", e.ExplainClient()},
 	}
 	for _, scheme := range e.Described() {

@@ -40,8 +40,8 @@ func (d *doctor) checkIntegration(name string) {
 		reduced.ClientID = unknownHere
 		d.withheld[name] = true
 	}
-	secretKnown := true
-	if _, secretKnown = d.resolve(group, "client_secret", c.ClientSecret, at("client_secret")); !secretKnown {
+	_, secretKnown := d.resolve(group, "client_secret", c.ClientSecret, at("client_secret"))
+	if !secretKnown {
 		reduced.ClientSecret = unknownHere
 	}
 	for _, param := range sortedKeys(c.Params) {
@@ -74,24 +74,27 @@ func (d *doctor) checkIntegration(name string) {
 
 // integrationInvalid says what is wrong with an integration, and where.
 func (d *doctor) integrationInvalid(name string, err error, secretKnown bool) {
-	option, fix := "", "correct it; docs/configuration.md has the options"
+	option := ""
 	if wrong, ok := errors.AsType[*provider.OptionError](err); ok {
 		option = wrong.Option
 		if option == "client_secret" && !secretKnown {
 			return // that it is not known here is a finding already
 		}
-		if known := optionFixes[option]; known != "" {
-			fix = known
-		}
 	}
-	d.problem("integration "+name, "integration_invalid", d.at("integration "+name, option), err.Error(), fix)
+	d.problem("integration "+name, "integration_invalid", d.at("integration "+name, option), err.Error(), optionFix(option))
 }
 
-// optionFixes are what to do about an option that New refuses.
-var optionFixes = map[string]string{
-	"auth_scheme":   "name one that its provider has: `caddy lanyard providers NAME` shows them",
-	"client_id":     "`caddy lanyard providers NAME` shows what an integration of its provider needs",
-	"client_secret": "`caddy lanyard providers NAME` shows how the provider knows its clients",
+// optionFix says what to do about an option that New refuses.
+func optionFix(option string) string {
+	switch option {
+	case "auth_scheme":
+		return "name one that its provider has: `caddy lanyard providers NAME` shows them"
+	case "client_id":
+		return "`caddy lanyard providers NAME` shows what an integration of its provider needs"
+	case "client_secret":
+		return "`caddy lanyard providers NAME` shows how the provider knows its clients"
+	}
+	return "correct it; docs/configuration.md has the options"
 }
 
 // reason returns why a request or a look at a file failed, without the URL,

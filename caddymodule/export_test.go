@@ -22,9 +22,6 @@ import (
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
-// Nearest finds the word that was probably meant.
-var Nearest = nearest
-
 func engineOf(dir string) *engine {
 	var e *engine
 	engines.Range(func(key, value any) bool {
@@ -104,6 +101,13 @@ func Doctor(ctx context.Context, args ...string) (string, error) {
 // Upstreams returns what says where the connections of a provisioned App lead.
 func Upstreams(app caddy.App) func(g *tokenstore.Grant) (up *proxy.Upstream, reason string) {
 	return apisOf(app.(*App).settings).of
+}
+
+// FewUpstreams is Upstreams, but remembers only so many connections.
+func FewUpstreams(app caddy.App, most int) func(g *tokenstore.Grant) (up *proxy.Upstream, reason string) {
+	a := apisOf(app.(*App).settings)
+	a.most = most
+	return a.of
 }
 
 // IntegrationOf returns what the API knows of an integration of a provisioned

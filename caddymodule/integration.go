@@ -70,6 +70,7 @@ type apis struct {
 	integrations map[string]*integration
 	fixed        map[string]*proxy.Upstream // :: integration with nothing to fill in → its API
 
+	most  int // in bound
 	mu    *sync.RWMutex
 	bound map[string]boundAPI // guarded by mu :: connection ID → its API
 }
@@ -83,7 +84,7 @@ type boundAPI struct {
 
 func apisOf(s *settings) apis {
 	a := apis{
-		integrations: s.integrations, fixed: map[string]*proxy.Upstream{},
+		integrations: s.integrations, fixed: map[string]*proxy.Upstream{}, most: maxAPIs,
 		mu: new(sync.RWMutex), bound: map[string]boundAPI{},
 	}
 	for name, i := range s.integrations {
@@ -143,8 +144,11 @@ func (a apis) of(g *tokenstore.Grant) (up *proxy.Upstream, reason string) {
 	up = i.upstream(p)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.bound) >= maxAPIs {
-		clear(a.bound)
+	if _, known := a.bound[g.ConnectionID]; !known && len(a.bound) >= a.most {
+		for victim := range a.bound { // any: it is made again when it is wanted
+			delete(a.bound, victim)
+			break
+		}
 	}
 	a.bound[g.ConnectionID] = boundAPI{up, maps.Clone(g.Params), maps.Clone(g.Token.Metadata)}
 	return up, ""

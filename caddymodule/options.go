@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/lanyard-proxy/lanyard/internal/nearest"
 )
 
 // options are the words of a block, each with what reads its line. A parser
@@ -74,7 +76,7 @@ func hint(wrong string, known []string) string {
 	}
 	slices.Sort(known)
 	all := "known: " + strings.Join(slices.Compact(known), ", ")
-	if near := nearest(wrong, known); near != "" {
+	if near := nearest.Word(wrong, known); near != "" {
 		return "did you mean " + near + "? " + all
 	}
 	return all
@@ -263,35 +265,4 @@ func checkNotEmpty(s string) error {
 		return errors.New("one of them is empty")
 	}
 	return nil
-}
-
-// nearest returns the name that is at most two typing mistakes away, or "".
-func nearest(name string, names []string) string {
-	best, distance := "", min(3, len(name))
-	for _, n := range names {
-		if d := levenshtein(name, n); d < distance {
-			best, distance = n, d
-		}
-	}
-	return best
-}
-
-// levenshtein counts the bytes to insert, delete or replace between a and b.
-func levenshtein(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

@@ -308,15 +308,3 @@ func TestEngineLogsWhereTheConfigurationInForceSays(t *testing.T) {
 		}
 	}
 }
-
-func TestNearest(t *testing.T) {
-	names := []string{"client_id", "client_secret", "scopes"}
-	for name, want := range map[string]string{
-		"client_idd": "client_id", "clientid": "client_id", "clint_id": "client_id", "scope": "scopes", "client_id": "client_id",
-		"x": "", "": "", "review": "", "secret": "",
-	} {
-		if got := caddymodule.Nearest(name, names); got != want {
-			t.Errorf("nearest(%q) = %q, want %q", name, got, want)
-		}
-	}
-}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/lanyard-proxy/lanyard/connect"
 	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/internal/nearest"
 	"github.com/lanyard-proxy/lanyard/provider"
 	"github.com/lanyard-proxy/lanyard/proxy"
 	"github.com/lanyard-proxy/lanyard/seal"
@@ -254,7 +255,7 @@ func (a *App) entry(name string) (provider.Entry, error) {
 		return e, nil
 	}
 	meant := ""
-	if near := nearest(name, slices.AppendSeq(provider.Names(), maps.Keys(a.Providers))); near != "" {
+	if near := nearest.Word(name, slices.AppendSeq(provider.Names(), maps.Keys(a.Providers))); near != "" {
 		meant = "did you mean " + near + "? "
 	}
 	return provider.Entry{}, fmt.Errorf("no provider %q: %s`caddy lanyard providers` lists the catalogue's; or describe it in a `provider %s` block", name, meant, name)

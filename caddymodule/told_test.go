@@ -2,6 +2,7 @@ package caddymodule_test
 
 import (
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -111,5 +112,39 @@ func TestFixedByTheIntegration(t *testing.T) {
 	}
 	if u, err := url.Parse(link); err != nil || u.Query().Get("redirect_uri") != "Acme-PRD-1" {
 		t.Errorf("the browser is sent to %s", link)
+	}
+}
+
+// Beyond what is remembered one connection's API is forgotten at a time, not all.
+func TestUpstreamsAreRemembered(t *testing.T) {
+	setAcme(t)
+	in, err := provision(t, config(t.TempDir(), acme), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const most = 100
+	of := caddymodule.FewUpstreams(in.app, most)
+	look := func(n int) *proxy.Upstream {
+		up, reason := of(&tokenstore.Grant{
+			ConnectionID: strconv.Itoa(n), Integration: "acme", Status: tokenstore.StatusActive, AuthScheme: tokenstore.AuthOAuth2,
+			Token: tokenstore.Token{Metadata: map[string]string{"instance": "a.acme.example"}},
+		})
+		if up == nil {
+			t.Fatal(reason)
+		}
+		return up
+	}
+	ups := make([]*proxy.Upstream, most+1)
+	for n := range ups {
+		ups[n] = look(n)
+	}
+	known := 0
+	for n := range most / 10 { // each that was forgotten has another forgotten
+		if look(n) == ups[n] {
+			known++
+		}
+	}
+	if known < most/20 {
+		t.Errorf("of %d APIs %d were remembered", most/10, known)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/internal/nearest"
 	"github.com/lanyard-proxy/lanyard/proxy"
 )
 
@@ -107,7 +108,7 @@ func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		parse, ok := own[d.Val()]
 		if !ok {
-			if words := slices.Collect(maps.Keys(own)); nearest(d.Val(), words) != "" {
+			if words := slices.Collect(maps.Keys(own)); nearest.Word(d.Val(), words) != "" {
 				return unrecognized(d, "option", words)
 			}
 			rest = append(rest, d.NextSegment()...)

@@ -31,6 +31,8 @@ type ImportParams struct {
 	AccessToken  string    `json:"access_token,omitempty"`
 	RefreshToken string    `json:"refresh_token,omitempty"`
 	ExpiresAt    time.Time `json:"expires_at,omitzero"`
+	// Provisional: the access token is still to be exchanged for one that lasts.
+	Provisional bool `json:"provisional,omitempty"`
 	// With any other scheme, as in BeginWithCredentials.
 	Credentials map[string]string `json:"credentials,omitempty"`
 

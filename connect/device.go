@@ -133,10 +133,14 @@ func deviceNote(flowID string, interval time.Duration) string {
 	return deviceNotes + flowID + "/" + strconv.Itoa(int(interval.Seconds()))
 }
 
-// Resume waits again for the devices that no Handler of this store waits for. It
-// is called when the program starts (Recover does), and on the Handler that stays
-// after another one was closed.
+// Resume waits again for the devices that no Handler of this store waits for, and
+// goes on with the answered flows that one has left. It is called when the
+// program starts (Recover does), and on the Handler that stays after another one
+// was closed.
 func (h *Handler) Resume(ctx context.Context) error {
+	if err := h.resumeTaken(ctx); err != nil {
+		return err
+	}
 	notes, err := h.cfg.Store.ListNotes(ctx, deviceNotes)
 	if err != nil {
 		return fmt.Errorf("listing devices that are waited for: %w", err)
@@ -279,8 +283,8 @@ func (h *Handler) judgePoll(ctx context.Context, in Integration, f *tokenstore.F
 		return 0, &failure{codeProvisioning, fmt.Errorf("taking a device flow: %w", err)}
 	}
 	// What is wrong with the answer is said, and the flow ended, in there.
-	if _, no := h.conclude(ctx, &taken, in, a, lanyard); no != nil {
-		h.report(&taken, *no)
+	if !h.tryAnswer(ctx, &taken, in) {
+		h.insist(ctx, taken.ID, in)
 	}
 	return 0, nil
 }

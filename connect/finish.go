@@ -67,16 +67,34 @@ func (h *Handler) redeem(
 func (h *Handler) conclude(
 	ctx context.Context, f *tokenstore.Flow, in Integration, a tokenstore.Answer, by tokenstore.Actor,
 ) (landing, *failure) {
+	b, no := h.read(ctx, f, in, a, by)
+	if no != nil {
+		return landing{}, no
+	}
+	return h.bringIn(ctx, f, in, b, by)
+}
+
+// read reads the answer to a code and asks whose account it is of. A flow whose
+// answer brings nothing is ended.
+func (h *Handler) read(
+	ctx context.Context, f *tokenstore.Flow, in Integration, a tokenstore.Answer, by tokenstore.Actor,
+) (brought, *failure) {
 	t, err := in.Provider.Parse(a, tokenstore.Token{}, f.Scopes)
 	if err != nil {
 		x := failure{codeSourceError, err}
 		if no, ok := errors.AsType[*tokenstore.RefusalError](err); ok && no.Kind == tokenstore.RefusedScope {
 			x.code = codeInvalidScope
 		}
-		return landing{}, h.settle(ctx, f, x, by)
+		return brought{}, h.settle(ctx, f, x, by)
 	}
-	b := h.whose(ctx, in, t)
-	if errors.Is(b.unknown, tokenstore.ErrAccountNeeded) { // nothing could be called with it
+	return h.whose(ctx, in, t), nil
+}
+
+// bringIn writes what a taken flow brought, if anything can be called with it.
+func (h *Handler) bringIn(
+	ctx context.Context, f *tokenstore.Flow, in Integration, b brought, by tokenstore.Actor,
+) (landing, *failure) {
+	if errors.Is(b.unknown, tokenstore.ErrAccountNeeded) {
 		no := h.settle(ctx, f, failure{codeSourceError, b.unknown}, by)
 		h.discard(ctx, f, b)
 		return landing{}, no

@@ -3,6 +3,7 @@ package connect_test
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/connect"
@@ -178,5 +179,82 @@ func TestLapse(t *testing.T) {
 	}
 	if err := newBench(t).h.Lapse(t.Context(), tokenstore.NewID()); err != nil {
 		t.Errorf("Lapse() of an unknown connection = %v", err)
+	}
+}
+
+// Just after boot the network may not be up. What the code brought is not thrown
+// away for it, and comes in once the account can be asked for: by this Handler,
+// or by the one that follows it. What will not pass ends the flow as ever.
+func TestRecoverWaitsForTheAccount(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err     error
+		down    time.Duration // how long the trouble lasts
+		again   bool          // a connection with a known account is connected again
+		reload  bool
+		outcome string
+	}{
+		"needed":             {err: needed(tokenstore.ErrNotSent), down: 10 * time.Minute, outcome: "connected"},
+		"limited":            {err: needed(&tokenstore.RefusalError{Kind: tokenstore.RefusedForNow}), down: time.Minute, outcome: "connected"},
+		"whose it is":        {err: tokenstore.ErrOutcomeUnknown, down: time.Minute, again: true, outcome: "connected"},
+		"across a reload":    {err: needed(tokenstore.ErrNotSent), down: 10 * time.Minute, reload: true, outcome: "connected"},
+		"refused":            {err: needed(tokenstore.ErrCredentialRefused), down: time.Minute, outcome: "source_error"},
+		"longer than a flow": {err: needed(tokenstore.ErrNotSent), down: 100 * time.Hour, outcome: "source_error"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, noCompletion)
+				var change []func(*connect.Params)
+				if tt.again {
+					change = append(change, onConnection(b.create(tokenstore.Connection{Status: tokenstore.StatusActive, Token: live("old"), Account: ada})))
+				}
+				state := b.browser().open(b.link(change...))
+				began := time.Now()
+				_, err := b.store.UpdateFlow(t.Context(), secretHash(state), func(f *tokenstore.Flow) error {
+					f.Answer = &tokenstore.Answer{Status: 200, Body: secret.New("recovered"), ReceivedAt: began.Add(-time.Minute)}
+					return f.Take()
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				b.p.account = func() (tokenstore.Account, error) {
+					if time.Since(began) < tt.down {
+						return tokenstore.Account{}, tt.err
+					}
+					return ada, nil
+				}
+				if err := b.h.Recover(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if held := tt.outcome == "connected"; held && (b.flow(state).Answer == nil || len(b.p.revoked) != 0) {
+					t.Errorf("after the first try: flow %+v, revoked %v", b.flow(state), b.p.revoked)
+				}
+				if tt.reload {
+					if err := b.h.Close(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					b.remake()
+					if err := b.h.Resume(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				// A flow is kept for 24 hours and 10 minutes, and is ended before that.
+				time.Sleep(min(tt.down+2*time.Minute, 24*time.Hour+9*time.Minute+30*time.Second))
+				synctest.Wait()
+				f := b.flow(state)
+				if f.Outcome != tt.outcome {
+					t.Fatalf("flow %+v", f)
+				}
+				if tt.outcome != "connected" {
+					if len(b.p.revoked) != 1 || len(b.connections()) != 0 {
+						t.Errorf("revoked %v, connections %+v", b.p.revoked, b.connections())
+					}
+				} else if c := b.connection(f.ConnectionID); c.Token.AccessToken.Reveal() != "recovered" || len(b.p.revoked) != 0 {
+					t.Errorf("connection %+v, revoked %v", c, b.p.revoked)
+				}
+				if err := b.h.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
 	}
 }

@@ -81,6 +81,7 @@ func (h *Handler) second(w http.ResponseWriter, r *http.Request, f tokenstore.Fl
 	if first != nil {
 		select {
 		case <-first.done:
+		case <-time.After(exchangeLimit + accountLimit): // it goes on behind (see Recover)
 		case <-r.Context().Done():
 			return
 		}

@@ -30,7 +30,8 @@ const scopeOpenID = "openid"
 // 400 and 403 of what was entered by hand; a *tokenstore.RefusalError for
 // another refusal, 429 among them; else tokenstore.ErrNotSent or
 // ErrOutcomeUnknown: later it may work. Beside any of them it wraps
-// tokenstore.ErrAccountNeeded if where the API is depends on it.
+// tokenstore.ErrAccountNeeded if where the API is, or what requests to it carry,
+// depends on it.
 func (p *Provider) Account(ctx context.Context, t *tokenstore.Token) (tokenstore.Account, error) {
 	if p.unbound {
 		return tokenstore.Account{}, fmt.Errorf("%w: the provider has some, and none were given", ErrParams)

@@ -206,6 +206,9 @@ func (p *Provider) signed(ctx context.Context, k *serviceKey, c claims, life tim
 	return sign(key, k.KeyID, c)
 }
 
+// isClientKey reports whether the client_secret is a private key.
+func isClientKey(clientSecret secret.String) bool { return checkClientKey(clientSecret) == nil }
+
 // checkClientKey returns why the client_secret is not what client_auth
 // private_key_jwt signs with, or nil. The error goes on behind its name.
 func checkClientKey(clientSecret secret.String) error {
@@ -216,7 +219,7 @@ func checkClientKey(clientSecret secret.String) error {
 // checkKeyStays refuses a client_secret that is a private key where a request
 // would carry it: it signs, and never leaves.
 func (p *Provider) checkKeyStays() error {
-	if p.clientSecret.IsZero() || checkClientKey(p.clientSecret) != nil {
+	if p.clientSecret.IsZero() || !isClientKey(p.clientSecret) {
 		return nil
 	}
 	sent := []string{AuthBasic, AuthBasicRaw, AuthBasicSecret, AuthPost}

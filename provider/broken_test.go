@@ -71,6 +71,14 @@ func TestBrokenEntries(t *testing.T) {
 		{`"https://id.acme.example/token"`, `"https://{instance}/token"`, `line 5: token_url "https://{instance}/token" has {instance}, which is not known yet: it comes from answer.instance_url; give it a default`},
 		{`"https://id.acme.example/token"`, `"https://id.acme.example/{token}"`, `line 5: token_url "https://id.acme.example/{token}" has {token}, which only revoke_url may have`},
 		{`"https://id.acme.example/token"`, `"http://id.acme.example/token"`, `line 5: token_url "http://id.acme.example/token" must be https; allow_private permits http on loopback`},
+		{`"https://id.acme.example/token"`, `"https://id.acme.example/token?refresh_token=x"`, `line 5: token_url must not set "refresh_token": Lanyard does itself`},
+		{`"https://id.acme.example/token"`, `"https://id.acme.example/token?a=1;refresh_token=x"`, `line 5: token_url has a query that can't be read`},
+		{`"https://id.acme.example/revoke"`, `"https://id.acme.example/revoke?token=x"`, `line 6: revoke_url must not set "token": Lanyard does itself`},
+		{`{"rotation": "grace"}`, `{"url": "https://id.acme.example/r?client_key=x", "rename": {"client_id": "client_key"}}`, `line 22: refresh.url must not set "client_key": Lanyard does itself`},
+		{`{"rotation": "grace"}`, `{"url": "https://id.acme.example/r?version=1", "params": {"version": "2"}}`, `line 22: refresh.url must not set "version": Lanyard does itself`},
+		{`/authorize"`, `/authorize?client_id=evil"`, `line 4: authorize_url must not set "client_id": Lanyard does itself`},
+		{`/authorize"`, `/authorize?prompt=none"`, `line 4: authorize_url must not set "prompt": Lanyard does itself`},
+		{`/authorize"`, `/authorize#/page?state=x"`, `line 4: authorize_url must not set "state": Lanyard does itself`},
 		{`["*.acme.example"]`, `["*.example"]`, `line 11: params.instance.domains "*.example" is not a host name of two labels or more in lower case, or *. and one`},
 		{`["*.acme.example"]`, `["*.co.uk"]`, `line 11: params.instance.domains "*.co.uk" must end in a domain of its provider's: below co.uk anybody may have one`},
 		{`["*.acme.example"]`, `["*.acme.example"], "pattern": "x"`, `line 11: params.instance.pattern does not go with domains or host, which say the form`},
@@ -110,6 +118,17 @@ func TestBrokenEntries(t *testing.T) {
 			t.Errorf("%s: no error; want %s", tt.broken, want)
 		case partly && !strings.Contains(err.Error(), tt.want), !partly && err.Error() != want:
 			t.Errorf("%s:\n got %v\nwant %s", tt.broken, err, want)
+		}
+	}
+	// What it is called there counts, whatever it is called here.
+	renamed := strings.Replace(goodEntry, `{"params": {"prompt": "consent"}}`, `{"rename": {"client_id": "client_key"}}`, 1)
+	for query, want := range map[string]string{
+		"client_key=evil": `acme.json: line 4: authorize_url must not set "client_key": Lanyard does itself`,
+		"other=1":         "",
+	} {
+		_, err := provider.ParseEntry("acme.json", []byte(strings.Replace(renamed, `/authorize"`, `/authorize?`+query+`"`, 1)))
+		if want == "" && err != nil || want != "" && (err == nil || err.Error() != want) {
+			t.Errorf("%s: %v; want %s", query, err, want)
 		}
 	}
 	for text, want := range map[string]string{

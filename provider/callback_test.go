@@ -177,13 +177,26 @@ func TestToldOnTheWire(t *testing.T) {
 	}
 }
 
-// Where the API is depends on the account's answer: without it nothing works.
+// Where the API is depends on the account's answer, or what goes there with every
+// request: without it nothing works.
 func TestAccountNeeded(t *testing.T) {
-	for body, want := range map[string]bool{`{"id":"ada","cell":"c2"}`: true, `{"id":"ada"}`: false, `{"id":"ada","cell":"a/b"}`: false, `no`: false} {
+	t.Run("by api_url", func(t *testing.T) { accountNeeded(t, func(e *provider.Entry) { e.APIURL += "/{cell}" }) })
+	t.Run("by a header", func(t *testing.T) {
+		accountNeeded(t, func(e *provider.Entry) { e.Inject.Headers = map[string]string{"X-Tenant": "cell {cell}"} })
+	})
+	t.Run("by a parameter", func(t *testing.T) {
+		accountNeeded(t, func(e *provider.Entry) { e.Inject.Params = map[string]string{"tenant": "{cell}"} })
+	})
+}
+
+func accountNeeded(t *testing.T, needs func(*provider.Entry)) {
+	t.Helper()
+	for body, want := range map[string]bool{`{"id":"ada","cell":"c2"}`: true, `{"id":"ada"}`: false, `{"id":"ada","cell":"a\u0007b"}`: false, `no`: false} {
 		l := newLedger(t, answering(200, "application/json", body))
 		e := entryAt(l.URL)
 		e.Params = map[string]provider.ParamEntry{"cell": {From: "account.cell"}}
-		e.APIURL, e.Account = l.URL+"/{cell}", provider.AccountEntry{URL: l.URL + "/me", ID: "id", Scopes: []string{"who"}}
+		e.APIURL, e.Account = l.URL, provider.AccountEntry{URL: l.URL + "/me", ID: "id", Scopes: []string{"who"}}
+		needs(&e)
 		p := newProvider(t, e)
 		_, err := p.Account(t.Context(), &tokenstore.Token{AccessToken: secret.New("canary"), Scopes: []string{"who"}})
 		if want && err != nil || !want && !errors.Is(err, tokenstore.ErrAccountNeeded) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
@@ -49,7 +48,11 @@ func (p *Provider) Device(ctx context.Context, scopes []string) (tokenstore.Devi
 		form.Set("scope", strings.Join(scopes, p.scopeSeparator()))
 	}
 	// Section 3.1: the client authenticates as at the token endpoint.
-	a, err := p.send(ctx, request{method: http.MethodPost, url: ep.device, clientAuth: ep.clientAuth, form: form, rename: p.clientNames()})
+	r := request{url: ep.device, clientAuth: ep.clientAuth, form: form}
+	if err := p.shape(&r, p.elsewhere()); err != nil {
+		return tokenstore.Device{}, fmt.Errorf("device authorization: %w: %w", tokenstore.ErrNotSent, err)
+	}
+	a, err := p.send(ctx, r)
 	if err != nil {
 		return tokenstore.Device{}, fmt.Errorf("device authorization: %w", err)
 	}

@@ -134,7 +134,8 @@ type RequestEntry struct {
 	// The HTTP method: `POST` or `GET`. Default: `POST`.
 	Method string `json:"method,omitempty"`
 	// Where its parameters stand: `form`, `json` or `query`. Default: `form`, and
-	// `query` of a GET.
+	// `query` of a GET. What is `json` in token is at device_url and
+	// introspect_url, too.
 	Body string `json:"body,omitempty"`
 	// Further parameters, and `grant_type` where it is another :: name → value,
 	// which may have `{name}` of a connection parameter.
@@ -145,7 +146,8 @@ type RequestEntry struct {
 	// Parameters that are left out, such as `grant_type`.
 	Drop []string `json:"drop,omitempty"`
 	// Request headers :: name → value, which may have `{client_id}` and the
-	// `{name}` of a connection parameter, and `{uuid}`, a new one each time.
+	// `{name}` of a connection parameter, and `{uuid}`, a new one each time. Those
+	// of token hold at device_url and introspect_url, too.
 	Headers map[string]string `json:"headers,omitempty"`
 }
 

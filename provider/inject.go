@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/lanyard-proxy/lanyard/internal/uuid"
 	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
@@ -130,13 +131,13 @@ func (in *Injection) apply(rawURL string, credential secret.String, header http.
 		if q.Value == "" { // not known yet
 			continue
 		}
-		query.Set(q.Name, strings.ReplaceAll(q.Value, uuidVar, newUUID()))
+		query.Set(q.Name, strings.ReplaceAll(q.Value, uuidVar, uuid.New()))
 	}
 	for _, h := range in.Headers {
 		if h.Value.IsZero() {
 			continue
 		}
-		header.Set(h.Name, strings.ReplaceAll(h.Value.Reveal(), uuidVar, newUUID()))
+		header.Set(h.Name, strings.ReplaceAll(h.Value.Reveal(), uuidVar, uuid.New()))
 	}
 	if in.Header != "" {
 		header.Set(in.Header, in.Prefix+credential.Reveal()+in.Suffix)

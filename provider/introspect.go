@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
@@ -27,10 +26,14 @@ func (p *Provider) Introspect(ctx context.Context, t tokenstore.Token) (active b
 	if ep.introspect == "" {
 		return false, fmt.Errorf("introspecting: the provider has no endpoint for it: %w", errors.ErrUnsupported)
 	}
-	a, err := p.send(ctx, request{
-		method: http.MethodPost, url: ep.introspect, clientAuth: ep.clientAuth,
-		form: url.Values{"token": {t.AccessToken.Reveal()}, "token_type_hint": {"access_token"}}, rename: p.clientNames(),
-	})
+	r := request{
+		url: ep.introspect, clientAuth: ep.clientAuth,
+		form: url.Values{"token": {t.AccessToken.Reveal()}, "token_type_hint": {"access_token"}},
+	}
+	if err := p.shape(&r, p.elsewhere()); err != nil {
+		return false, fmt.Errorf("introspecting: %w: %w", tokenstore.ErrNotSent, err)
+	}
+	a, err := p.send(ctx, r)
 	if err != nil {
 		return false, fmt.Errorf("introspecting: %w", err)
 	}

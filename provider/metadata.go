@@ -203,7 +203,7 @@ func (d *discovery) parse(b []byte) (*metadata, error) {
 		}
 		*f.into = value
 	}
-	if err := checkAuthorizeQuery(md.authorize); err != nil {
+	if err := d.entry.checkAuthorizeQuery(md.authorize); err != nil {
 		return nil, fmt.Errorf("authorization_endpoint %w", err)
 	}
 	md.issRequired, _ = doc["authorization_response_iss_parameter_supported"].(bool)

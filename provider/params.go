@@ -179,21 +179,12 @@ type params struct {
 // names returns the declared names, sorted.
 func (ps *params) names() []string { return slices.Sorted(maps.Keys(ps.declared)) }
 
-// parseParams reads an entry's parameters and finds their places.
-func (e *Entry) parseParams() (*params, error) {
+// parseParams reads an entry's parameters and finds their places. Under scheme
+// people are asked for what then nothing tells; empty: the entry is only judged.
+func (e *Entry) parseParams(scheme string) (*params, error) {
 	ps := &params{declared: map[string]*param{}}
-	if len(e.Params) > maxParams {
-		return nil, fmt.Errorf("params: there are more than %d", maxParams)
-	}
-	for _, name := range slices.Sorted(maps.Keys(e.Params)) {
-		if !paramName.MatchString(name) || slices.Contains(reserved, name) {
-			return nil, fmt.Errorf("params %q is not a name of a-z, 0-9 and _ that begins with a letter, or is one of %s", name, strings.Join(reserved, ", "))
-		}
-		pm, err := parseParam(e.Params[name])
-		if err != nil {
-			return nil, fmt.Errorf("params.%s%w", name, err)
-		}
-		ps.declared[name] = pm
+	if err := ps.declare(e.Params); err != nil {
+		return nil, err
 	}
 	for _, place := range e.places() {
 		if err := ps.findIn(place); err != nil {
@@ -208,13 +199,13 @@ func (e *Entry) parseParams() (*params, error) {
 	if err := ps.findInAudience(e); err != nil {
 		return nil, err
 	}
+	if scheme != "" {
+		ps.askUntold(scheme)
+	}
 	for _, name := range ps.names() {
 		pm := ps.declared[name]
 		if pm.from == "" && !pm.inURL && !pm.inText {
 			return nil, fmt.Errorf("params.%s has no place: write {%s} into a URL, a header or a parameter", name, name)
-		}
-		if pm.from != "" && e.Params[name].Pattern == "" {
-			pm.form, pm.pattern = nil, "of a-z A-Z 0-9 . _ -"
 		}
 		if pm.defaultValue == "" {
 			continue
@@ -226,8 +217,27 @@ func (e *Entry) parseParams() (*params, error) {
 	return ps, nil
 }
 
+// declare reads the declarations.
+func (ps *params) declare(entries map[string]ParamEntry) error {
+	if len(entries) > maxParams {
+		return fmt.Errorf("params: there are more than %d", maxParams)
+	}
+	for _, name := range slices.Sorted(maps.Keys(entries)) {
+		if !paramName.MatchString(name) || slices.Contains(reserved, name) {
+			return fmt.Errorf("params %q is not a name of a-z, 0-9 and _ that begins with a letter, or is one of %s", name, strings.Join(reserved, ", "))
+		}
+		pm, err := parseParam(entries[name])
+		if err != nil {
+			return fmt.Errorf("params.%s%w", name, err)
+		}
+		ps.declared[name] = pm
+	}
+	return nil
+}
+
 // askUntold has people asked for what nothing tells under a scheme: with a key
-// comes no answer of a token endpoint, and without a browser no callback.
+// comes no answer of a token endpoint, and without a browser no callback. A form
+// stays that of what the provider would tell.
 func (ps *params) askUntold(scheme string) {
 	for _, pm := range ps.declared {
 		told := pm.from == fromAnswer && asks(scheme) || pm.from == fromCallback && scheme == tokenstore.AuthOAuth2 || pm.from == fromAccount
@@ -253,6 +263,9 @@ func parseParam(e ParamEntry) (*param, error) {
 			return nil, fmt.Errorf(".from %q is not answer.PATH, callback.NAME or account.PATH", e.From)
 		}
 		pm.from, pm.path = from, path
+		if e.Pattern == "" {
+			pm.form, pm.pattern = nil, "of a-z A-Z 0-9 . _ -"
+		}
 	}
 	switch {
 	case pm.whole && e.Pattern != "":

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/lanyard-proxy/lanyard/internal/uuid"
 )
 
 // What is known of a connection when a place is filled :: whose telling came
@@ -171,7 +173,7 @@ func (ps *params) fill(e Entry, values map[string]string) (Entry, error) {
 // is known of the connection, and the client. It is put in at once: braces in a
 // value that somebody told are no place.
 func (p *Provider) inTexts() map[string]string {
-	all := map[string]string{clientIDName: p.clientID, secretName: p.clientSecret.Reveal(), "uuid": newUUID()}
+	all := map[string]string{clientIDName: p.clientID, secretName: p.clientSecret.Reveal(), "uuid": uuid.New()}
 	maps.Copy(all, p.values)
 	return all
 }

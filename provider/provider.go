@@ -56,7 +56,7 @@ type Provider struct {
 	fixed        map[string]string // by the configuration
 	values       map[string]string // all that is known
 	unbound      bool              // one that people are asked for is not
-	origin       *Provider         // what For or With was called on; nil: nothing
+	origin       *Provider         // what New returned, of which For and With made p; nil: p itself
 	scheme       string
 	scopes       []string
 	assertion    time.Duration // the life of one; zero: none is made
@@ -96,10 +96,9 @@ func New(cfg Config) (*Provider, error) {
 	}
 	p.single = singleTransport(e.AllowPrivate)
 	var err error
-	if p.params, err = e.parseParams(); err != nil {
+	if p.params, err = e.parseParams(scheme); err != nil {
 		return nil, err
 	}
-	p.params.askUntold(scheme)
 	if err := p.start(cfg.Params); err != nil {
 		return nil, err
 	}

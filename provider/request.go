@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"compress/gzip"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,24 +84,27 @@ func (p *Provider) shape(r *request, e RequestEntry) error {
 	return nil
 }
 
-// clientNames returns what the provider calls the parameters that name the
-// client, at whatever endpoint.
-func (p *Provider) clientNames() map[string]string {
+// clientNames returns of the names at token_url those that name the client, which
+// hold at whatever endpoint: TikTok calls the client_id client_key everywhere.
+func clientNames(rename map[string]string) map[string]string {
 	names := map[string]string{}
 	for _, name := range []string{"client_id", "client_secret"} {
-		if there, ok := p.entry.Token.Rename[name]; ok {
+		if there, ok := rename[name]; ok {
 			names[name] = there
 		}
 	}
 	return names
 }
 
-// newUUID returns a random UUID (RFC 9562 section 5.4).
-func newUUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+// elsewhere returns how the endpoints beside those for tokens are spoken to, as
+// far as the entry does not say it of each: with the headers of token, and in
+// JSON where token is. A URL's query is no place for a token that is introspected.
+func (p *Provider) elsewhere() RequestEntry {
+	e := RequestEntry{Headers: p.entry.Token.Headers, Rename: clientNames(p.entry.Token.Rename)}
+	if p.entry.Token.Body == bodyJSON {
+		e.Body = bodyJSON
+	}
+	return e
 }
 
 // send sends r once and returns the whole answer, of whatever status. It goes

@@ -336,3 +336,35 @@ func TestGETNotSent(t *testing.T) {
 		t.Errorf("Refresh() = %v; want ErrNotSent and Canceled", err)
 	}
 }
+
+// What token says of headers and JSON holds at the endpoints beside it: Reddit
+// refuses whoever brings no User-Agent, and Notion's introspection is JSON. No
+// token stands in a URL's query, even where the token endpoint wants it so.
+func TestElsewhere(t *testing.T) {
+	const device = `{"device_code":"d","user_code":"u","verification_uri":"https://acme.example/device","expires_in":600,"active":true}`
+	for words, want := range map[string][2]string{
+		`{"token":{"body":"json","headers":{"User-Agent":"app"}}}`: {
+			`application/json {"client_id":"client id+1"}`, `application/json {"token":"canary-old-access","token_type_hint":"access_token"}`,
+		},
+		`{"token":{"body":"query","headers":{"User-Agent":"app"},"rename":{"client_id":"client_key"}}}`: {
+			"application/x-www-form-urlencoded client_key=client+id%2B1",
+			"application/x-www-form-urlencoded token=canary-old-access&token_type_hint=access_token",
+		},
+	} {
+		l := newLedger(t, answering(200, "application/json", device))
+		e := worded(t, l.URL, words)
+		e.DeviceURL, e.IntrospectURL = l.URL+"/device", l.URL+"/introspect"
+		p := newProvider(t, e)
+		if _, err := p.Device(t.Context(), nil); err != nil {
+			t.Errorf("Device() = %v", err)
+		}
+		if active, err := p.Introspect(t.Context(), oldToken()); err != nil || !active {
+			t.Errorf("Introspect() = %t, %v", active, err)
+		}
+		for i, r := range l.all() {
+			if got := r.Header.Get("Content-Type") + " " + r.Body; got != want[i] || r.Method != http.MethodPost || strings.Contains(r.Path, "?") || r.Header.Get("User-Agent") != "app" {
+				t.Errorf("%s: %s %s as %q: %s\nwant %s", words, r.Method, r.Path, r.Header.Get("User-Agent"), got, want[i])
+			}
+		}
+	}
+}

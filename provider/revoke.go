@@ -89,18 +89,6 @@ func (p *Provider) revocation(ep *endpoints, token secret.String, hint string) (
 	})
 }
 
-// clientNames returns of the names at token_url those that hold at revoke_url
-// too: TikTok calls the client_id client_key at both.
-func clientNames(rename map[string]string) map[string]string {
-	names := map[string]string{}
-	for _, name := range []string{"client_id", "client_secret"} {
-		if to, ok := rename[name]; ok {
-			names[name] = to
-		}
-	}
-	return names
-}
-
 // revokeAuth returns how the client proves itself to the revocation endpoint,
 // empty for as at the token endpoint. A public client can prove nothing, and on
 // a request to the API the token proves enough.

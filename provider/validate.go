@@ -102,7 +102,7 @@ func (e Entry) probed() (Entry, error) {
 		return e, errors.New("issuer must not have parameters")
 	}
 	e.RevokeURL = strings.ReplaceAll(e.RevokeURL, clientIDVar, "client-id")
-	ps, err := e.parseParams()
+	ps, err := e.parseParams("")
 	if err != nil {
 		return e, err
 	}

@@ -108,15 +108,16 @@ func checkTaken(word string, params, rename map[string]string, drop, own []strin
 
 // checkRequests checks the requests for a token.
 func (e Entry) checkRequests() error {
-	requests := []struct {
-		word string
-		how  RequestEntry
-	}{{"token", e.Token}, {"refresh", e.Refresh.RequestEntry}}
+	type request struct {
+		word, urlWord, url string
+		how                RequestEntry
+	}
+	requests := []request{
+		{"token", "token_url", e.TokenURL, e.Token},
+		{"refresh", "refresh.url", e.Refresh.URL, e.Refresh.RequestEntry},
+	}
 	if e.Exchange != nil {
-		requests = append(requests, struct {
-			word string
-			how  RequestEntry
-		}{"exchange", e.Exchange.RequestEntry})
+		requests = append(requests, request{"exchange", "exchange.url", e.Exchange.URL, e.Exchange.RequestEntry})
 	}
 	if e.Exchange != nil && e.Refresh.With != withAccess {
 		return errors.New("exchange needs refresh.with access_token: the token that the code brings is what it sends")
@@ -130,6 +131,12 @@ func (e Entry) checkRequests() error {
 		whole := e.Token.over(r.how) // what it drops may be a parameter of token
 		if err := checkNames(r.word, whole.Params, whole.Rename, whole.Drop, ownTokenParams); err != nil {
 			return err
+		}
+		if r.url == "" {
+			r.urlWord, r.url = "token_url", e.TokenURL
+		}
+		if err := checkQuery(r.url, whole.Params, whole.Rename, whole.Drop, ownTokenParams); err != nil {
+			return fmt.Errorf("%s %w", r.urlWord, err)
 		}
 		if err := checkHeaders(r.word+".headers", r.how.Headers); err != nil {
 			return err
@@ -159,6 +166,9 @@ func (e Entry) checkRevoke() error {
 		if slices.Contains(own, name) {
 			return fmt.Errorf("revoke.params %q is set by Lanyard itself", name)
 		}
+	}
+	if err := checkQuery(e.RevokeURL, r.Params, nil, nil, own); err != nil {
+		return fmt.Errorf("revoke_url %w", err)
 	}
 	if err := checkHeaders("revoke.headers", r.Headers); err != nil {
 		return err

@@ -218,22 +218,35 @@ func (e Entry) checkAuthorize() error {
 	if sep := e.Authorize.ScopeSeparator; len(sep) > 3 || sep != "" && strings.ContainsFunc(sep, isWordRune) {
 		return fmt.Errorf("authorize.scope_separator %q is not what stands between scopes, such as a comma", sep)
 	}
-	if err := checkAuthorizeQuery(e.AuthorizeURL); err != nil {
+	if err := e.checkAuthorizeQuery(e.AuthorizeURL); err != nil {
 		return fmt.Errorf("authorize_url %w", err)
 	}
 	return nil
 }
 
 // checkAuthorizeQuery refuses an authorization endpoint that says what Lanyard
-// says itself: which of the two holds would be the provider's guess.
-func checkAuthorizeQuery(rawURL string) error {
-	u, err := url.Parse(rawURL)
-	if err != nil {
-		return errors.New("is not a URL")
+// says itself, in the words of OAuth or the provider's.
+func (e Entry) checkAuthorizeQuery(rawURL string) error {
+	if err := checkQuery(rawURL, nil, nil, nil, ownParams); err != nil {
+		return err
 	}
-	for name := range u.Query() {
-		if slices.Contains(ownParams, name) {
-			return fmt.Errorf("must not set %q: Lanyard does itself", name)
+	return checkQuery(rawURL, e.Authorize.Params, e.Authorize.Rename, e.Authorize.Drop, ownParams)
+}
+
+// checkQuery refuses a URL that has of itself what a request's own or further
+// parameters are called there: which of the two holds would be the provider's
+// guess. The error goes on behind the URL's name.
+func checkQuery(rawURL string, params, rename map[string]string, drop, own []string) error {
+	for part := range strings.SplitSeq(rawURL, "#") {
+		_, query, _ := strings.Cut(part, "?")
+		there, err := url.ParseQuery(query)
+		if err != nil {
+			return errors.New("has a query that can't be read")
+		}
+		for _, name := range slices.Concat(own, slices.Sorted(maps.Keys(params))) {
+			if sent := cmp.Or(rename[name], name); !slices.Contains(drop, name) && there.Has(sent) {
+				return fmt.Errorf("must not set %q: Lanyard does itself", sent)
+			}
 		}
 	}
 	return nil

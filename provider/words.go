@@ -10,6 +10,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/lanyard-proxy/lanyard/internal/nearest"
 )
 
 // wordReader goes through the JSON of an entry beside its Go types, and says
@@ -148,7 +150,7 @@ func unknownWord(t reflect.Type, path, name string) error {
 	known := wordsOf(t)
 	words := slices.Sorted(maps.Keys(known))
 	at := strings.TrimPrefix(path+"."+name, ".")
-	if near := nearest(name, words); near != "" {
+	if near := nearest.Word(name, words); near != "" {
 		return fmt.Errorf("%q is no word of the language; did you mean %q?", at, strings.TrimPrefix(path+"."+near, "."))
 	}
 	if elsewhere := findWord(reflect.TypeFor[Entry](), "", name); elsewhere != "" {
@@ -179,37 +181,4 @@ func findWord(t reflect.Type, path, name string) string {
 		}
 	}
 	return ""
-}
-
-// nearest returns the word that is meant, empty if none is near.
-func nearest(wrong string, words []string) string {
-	best, least := "", 1+max(1, len(wrong)/3)
-	for _, word := range words {
-		if d := distance(wrong, word); d < least {
-			best, least = word, d
-		}
-	}
-	return best
-}
-
-// distance returns how many letters have to be put in, left out or changed to
-// make b of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			changed := diagonal
-			if a[i] != b[j] {
-				changed++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(changed, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -1,14 +1,13 @@
 package proxy
 
 import (
-	"crypto/rand"
-	"fmt"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
 	"strings"
 
+	"github.com/lanyard-proxy/lanyard/internal/uuid"
 	"github.com/lanyard-proxy/lanyard/secret"
 )
 
@@ -55,16 +54,7 @@ func (in *InjectedHeader) attach(h http.Header) {
 }
 
 // withUUID returns a value with a new UUID in the place of one.
-func withUUID(value string) string { return strings.ReplaceAll(value, "{uuid}", newUUID()) }
-
-// newUUID returns a random UUID (RFC 9562 section 5.4).
-func newUUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // it never fails
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
-}
+func withUUID(value string) string { return strings.ReplaceAll(value, "{uuid}", uuid.New()) }
 
 // attach returns a query with the parameter.
 func (in *InjectedParam) attach(query string) string {

@@ -26,19 +26,22 @@ type importLine struct {
 	AccessToken  string            `json:"access_token,omitempty"`
 	RefreshToken string            `json:"refresh_token,omitempty"`
 	ExpiresAt    *time.Time        `json:"expires_at,omitempty"`
+	Provisional  bool              `json:"provisional,omitempty"`
 	Credentials  map[string]string `json:"credentials,omitempty"`
 }
 
 // ImportLine returns c with its credential in clear, as one JSON object that an
-// import takes. What the provider told stands among the parameters. It is for moving away, and nothing that runs calls it.
+// import takes. What the provider told stands among the parameters, before what was given: it is
+// the newer. It is for moving away, and nothing that runs calls it.
 func ImportLine(c *tokenstore.Connection) ([]byte, error) {
 	line := importLine{
 		ID: c.ID, Integration: c.Integration, UserID: c.UserID, Name: c.Name, Labels: c.Labels, Params: c.Params,
 		Metadata: json.RawMessage(c.Metadata), Disabled: c.Disabled, AuthScheme: c.AuthScheme,
 	}
 	if len(c.Token.Metadata) > 0 { // nobody tells it again where the user does not connect again
-		line.Params = maps.Clone(c.Token.Metadata)
+		line.Params = make(map[string]string, len(c.Params)+len(c.Token.Metadata))
 		maps.Copy(line.Params, c.Params)
+		maps.Copy(line.Params, c.Token.Metadata)
 	}
 	access, refresh := c.Token.AccessToken.Reveal(), c.Token.RefreshToken.Reveal()
 	switch c.AuthScheme {
@@ -58,7 +61,10 @@ func ImportLine(c *tokenstore.Connection) ([]byte, error) {
 	case tokenstore.AuthClientCredentials: // the integration's own client
 	default:
 		line.AuthScheme, line.AccessToken, line.RefreshToken = tokenstore.AuthOAuth2, access, refresh
-		line.Scopes = c.Token.Scopes
+		line.Scopes, line.Provisional = c.Token.Scopes, c.Token.Provisional
+		if c.Token.RefreshToken.Equal(c.Token.AccessToken) { // it renews itself, and an import takes it alone
+			line.RefreshToken = ""
+		}
 		if access != "" && !c.Token.ExpiryUnknown && !c.Token.ExpiresAt.IsZero() {
 			ends := c.Token.ExpiresAt.UTC()
 			line.ExpiresAt = &ends

@@ -24,7 +24,10 @@ func TestImportLine(t *testing.T) {
 	whole.Name, whole.Labels, whole.Params = "n", map[string]string{"l": "1"}, map[string]string{"p": "2"}
 	whole.Metadata, whole.Disabled = `{"m":3}`, true
 	told := connection(tokenstore.AuthOAuth2, tokenstore.Token{AccessToken: secret.New("a"), Metadata: map[string]string{"realm_id": "7", "p": "1"}})
-	told.Params = map[string]string{"p": "2"}
+	told.Params = map[string]string{"p": "2", "given": "3"}
+	itself := connection(tokenstore.AuthOAuth2, tokenstore.Token{
+		AccessToken: secret.New("a"), RefreshToken: secret.New("a"), ExpiresAt: ends, RefreshExpiresAt: ends, Provisional: true,
+	})
 	const head = `{"id":"conn_1","integration":"i","user_id":"u",`
 	for name, tt := range map[string]struct {
 		c    *tokenstore.Connection
@@ -32,7 +35,10 @@ func TestImportLine(t *testing.T) {
 	}{
 		"whole": {whole, head + `"name":"n","labels":{"l":"1"},"params":{"p":"2"},"metadata":{"m":3},"disabled":true,"auth_scheme":"OAUTH2",` +
 			`"scopes":["read"],"access_token":"a:b","refresh_token":"r","expires_at":"2026-11-22T10:00:00Z"}`},
-		"told":       {told, head + `"params":{"p":"2","realm_id":"7"},"auth_scheme":"OAUTH2","access_token":"a"}`},
+		"told": {told, head + `"params":{"given":"3","p":"1","realm_id":"7"},"auth_scheme":"OAUTH2","access_token":"a"}`},
+		"renews itself, and its exchange is still to come": {
+			itself, head + `"auth_scheme":"OAUTH2","access_token":"a","expires_at":"2026-11-22T10:00:00Z","provisional":true}`,
+		},
 		"no end":     {connection(tokenstore.AuthOAuth2, guessed), head + `"auth_scheme":"OAUTH2","scopes":["read"],"access_token":"a:b","refresh_token":"r"}`},
 		"key":        {connection(tokenstore.AuthAPIKey, tokenstore.Token{AccessToken: secret.New("k")}), head + `"auth_scheme":"API_KEY","credentials":{"api_key":"k"}}`},
 		"token":      {connection(tokenstore.AuthBearerToken, tokenstore.Token{AccessToken: secret.New("k")}), head + `"auth_scheme":"BEARER_TOKEN","credentials":{"token":"k"}}`},

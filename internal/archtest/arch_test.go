@@ -27,10 +27,10 @@ var allowed = map[string][]string{
 	"tokenstore/storetest":   {"secret", "tokenstore"},
 	"seal":                   {"secret", "tokenstore"},
 	"guard":                  {"secret"},
-	"provider":               {"internal/failpoint", "secret", "tokenstore"},
+	"provider":               {"internal/failpoint", "internal/nearest", "internal/uuid", "secret", "tokenstore"},
 	"refresh":                {"internal/failpoint", "secret", "tokenstore"},
 	"connect":                {"guard", "internal/failpoint", "secret", "tokenstore", "ui"},
-	"proxy":                  {"guard", "secret", "tokenstore"},
+	"proxy":                  {"guard", "internal/uuid", "secret", "tokenstore"},
 	"api":                    {"guard", "revoke", "secret", "tokenstore"},
 	"audit":                  {"guard", "tokenstore"},
 	"webhook":                {"secret", "tokenstore"},
@@ -41,8 +41,8 @@ var allowed = map[string][]string{
 	"internal/dialect":       {"provider", "tokenstore"},
 	"internal/soak":          {"internal/fakeprovider"},
 	"caddymodule": {
-		"api", "audit", "connect", "dashboard", "guard", "internal/demo", "internal/failpoint", "internal/fakeprovider", "provider", "proxy", "refresh",
-		"revoke", "seal", "secret", "tokenstore", "tokenstore/badgerstore", "ui", "webhook",
+		"api", "audit", "connect", "dashboard", "guard", "internal/demo", "internal/failpoint", "internal/fakeprovider", "internal/nearest", "provider", "proxy",
+		"refresh", "revoke", "seal", "secret", "tokenstore", "tokenstore/badgerstore", "ui", "webhook",
 	},
 	"cmd/lanyard":     {"caddymodule"},
 	"examples/go-app": {"client"}, // modules of their own

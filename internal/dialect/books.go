@@ -1,6 +1,7 @@
 package dialect
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -71,11 +72,7 @@ func (b *books) renew(g *grant, refresh bool) {
 
 // answer fills an answer's words.
 func (b *books) answer(text string, g *grant) string {
-	seconds := life
-	if b.Refresh.uses("$access") && !g.temporary {
-		seconds = selfLife
-	}
-	scopes := g.scopes
+	seconds, scopes := b.life(g), g.scopes
 	values := map[string]string{
 		"$access": g.access, "$refresh": g.refresh, "$code": g.code, "$state": g.state, "$scopes": scopes, "$life": strconv.Itoa(seconds),
 		"$granted": strings.TrimSpace(strings.ReplaceAll(scopes, "offline_access", "")), "$comma_scopes": strings.ReplaceAll(scopes, " ", ","),
@@ -91,6 +88,14 @@ func (b *books) answer(text string, g *grant) string {
 		}
 		return w
 	})
+}
+
+// life returns how many seconds a grant's access token lives.
+func (b *books) life(g *grant) int {
+	if b.Refresh.uses("$access") && !g.temporary {
+		return selfLife
+	}
+	return cmp.Or(b.Life, life)
 }
 
 func (b *books) separator() string {

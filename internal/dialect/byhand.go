@@ -13,6 +13,7 @@ var byHand = map[string]func() *Dialect{
 	"stripe-apps": stripeApps, "zoho": zoho, "mailchimp": mailchimp, "docusign": docusign, "okta": okta, "square": square,
 	"facebook": facebook, "instagram": instagram, "withings": withings, "wechat": wechat,
 	"strava": strava, "tiktok-business": tiktokBusiness, "stackexchange": stackexchange, "x-twitter": xTwitter, "figma": figma,
+	"bitbucket": bitbucket, "exact-online": exactOnline, "greenhouse": greenhouse,
 }
 
 // ByHand returns the dialect that was written by hand for a provider, nil if

@@ -262,24 +262,6 @@ func wechat() *Dialect {
 	}
 }
 
-// Strava tells the granted scopes beside the code, and what is wrong in a list.
-func strava() *Dialect {
-	const url = "https://www.strava.com/oauth/token"
-	const issued = `{"token_type":"Bearer","expires_at":1568775134,"expires_in":$life,"refresh_token":"$refresh","access_token":"$access"`
-	return &Dialect{
-		ScopeSeparator: ",",
-		Authorize:      Request{URL: "https://www.strava.com/oauth/authorize", Params: pageScopes, Answer: backWith + "&scope=$scopes"},
-		Code:           Request{URL: url, Params: with(post, m{"grant_type": "authorization_code", "code": "$code"}), Answer: issued + `,"athlete":{"id":1}}`},
-		Refresh:        Request{URL: url, Params: with(post, renew), Answer: issued + `}`},
-		Revoke:         Request{URL: "https://www.strava.com/oauth/deauthorize", Params: m{"access_token": "$access"}, Answer: `{"access_token":"gone"}`},
-		Account:        Request{Method: "GET", URL: "https://www.strava.com/api/v3/athlete", Headers: bearer, Answer: `{"id":"$account","username":"$name","resource_state":3}`},
-		Call:           Request{URL: "https://www.strava.com/api/v3", Headers: bearer},
-		Dead:           Fault{400, `{"message":"Bad Request","errors":[{"resource":"RefreshToken","field":"refresh_token","code":"invalid"}]}`},
-		Client:         Fault{400, `{"message":"Bad Request","errors":[{"resource":"Application","field":"client_id","code":"invalid"}]}`},
-		Rotates:        true,
-	}
-}
-
 // TikTok for Business: names of its own, no grant type, answers nested, errors
 // by number under status 200, and the token in a header of its own.
 func tiktokBusiness() *Dialect {
@@ -316,23 +298,6 @@ func stackexchange() *Dialect {
 		Revoke:    Request{Method: "GET", URL: "https://api.stackexchange.com/2.3/access-tokens/$access/invalidate", Body: bodyNone, Answer: `{"items":[],"has_more":false}`},
 		Account:   Request{Method: "GET", URL: "https://api.stackexchange.com/2.3/me/associated", Params: own, Answer: `{"items":[{"account_id":"$account"}],"has_more":false}`},
 		Call:      Request{URL: "https://api.stackexchange.com/2.3", Params: own},
-	}
-}
-
-// X calls a dead refresh token an invalid request.
-func xTwitter() *Dialect {
-	const url = "https://api.x.com/2/oauth2/token"
-	const issued = `{"token_type":"bearer","expires_in":$life,"access_token":"$access","scope":"$scopes","refresh_token":"$refresh"}`
-	return &Dialect{
-		Authorize: Request{URL: "https://x.com/i/oauth2/authorize", Params: with(pageScopes, pkce), Answer: backWith},
-		Code:      Request{URL: url, Params: with(redeem, m{"code_verifier": "$verifier", "client_id": "$client"}), Headers: basic, Answer: issued},
-		Refresh:   Request{URL: url, Params: with(renew, m{"client_id": "$client"}), Headers: basic, Answer: issued},
-		Revoke:    Request{URL: "https://api.x.com/2/oauth2/revoke", Params: m{"token": "$token"}, Headers: basic, Answer: `{"revoked":true}`},
-		Account:   Request{Method: "GET", URL: "https://api.x.com/2/users/me", Headers: bearer, Answer: `{"data":{"id":"$account","name":"n","username":"$name"}}`},
-		Call:      Request{URL: "https://api.x.com", Headers: bearer},
-		Dead:      Fault{400, `{"error":"invalid_request","error_description":"Value passed for the token was invalid."}`},
-		Client:    Fault{401, `{"error":"unauthorized_client","error_description":"Missing valid authorization header"}`},
-		Rotates:   true,
 	}
 }
 

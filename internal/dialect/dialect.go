@@ -74,6 +74,11 @@ type Dialect struct {
 	// zero: any number.
 	Most int
 	Over Fault
+	// Early, where it has a status, is the answer to a refresh more than half a
+	// minute before the end of the access token.
+	Early Fault
+	// Life is that of an access token, in seconds. Default: an hour.
+	Life int
 }
 
 // Request is a request that a provider takes.

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 )
 
 // token answers a request for a token.
@@ -88,6 +89,9 @@ func (c *check) refused(g *grant) (Fault, bool) {
 	case b.Most > 0 && g.refreshes >= b.Most:
 		c.say("refresh.pause", "more than %d refreshes", b.Most)
 		return b.Over, true
+	case b.Early.Status != 0 && c.now.Before(g.last.Add(time.Duration(b.life(g)-30)*time.Second)):
+		c.say("refresh.margin and refresh.pause", "a refresh came before the last half minute")
+		return b.Early, true
 	case b.Busy.Status != 0 && !g.busy:
 		g.busy = true
 		return b.Busy, true

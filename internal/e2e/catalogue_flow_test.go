@@ -28,18 +28,18 @@ type shown struct {
 }
 
 // ask calls /v1, in a subtest that may run beside others.
-func (c *catalogue) ask(t *testing.T, method, path string, in, out any) (answer, error) {
+func (c *catalogue) ask(t *testing.T, method, path string, in, out any) error {
 	t.Helper()
 	var body []byte
 	if in != nil {
 		var err error
 		if body, err = json.Marshal(in); err != nil {
-			return answer{}, err
+			return err
 		}
 	}
 	req, err := http.NewRequestWithContext(t.Context(), method, c.proxyURL(path), bytes.NewReader(body))
 	if err != nil {
-		return answer{}, err
+		return err
 	}
 	req.Header.Set("Authorization", "Bearer "+c.apiKey)
 	if in != nil {
@@ -52,13 +52,13 @@ func (c *catalogue) ask(t *testing.T, method, path string, in, out any) (answer,
 	if err == nil && out != nil {
 		err = json.Unmarshal([]byte(a.Body), out)
 	}
-	return a, err
+	return err
 }
 
 func (c *catalogue) look(t *testing.T, id string) (shown, error) {
 	t.Helper()
 	var s shown
-	_, err := c.ask(t, http.MethodGet, "/v1/connections/"+id, nil, &s)
+	err := c.ask(t, http.MethodGet, "/v1/connections/"+id, nil, &s)
 	return s, err
 }
 
@@ -110,7 +110,7 @@ func (c *catalogue) join(t *testing.T, s *speaker, account dialect.Account) (str
 		}
 	}
 	var begun connection
-	if _, err := c.ask(t, http.MethodPost, "/v1/connections", in, &begun); err != nil {
+	if err := c.ask(t, http.MethodPost, "/v1/connections", in, &begun); err != nil {
 		return "", fmt.Errorf("beginning: %w", err)
 	}
 	if s.scheme != tokenstore.AuthOAuth2 {
@@ -142,7 +142,7 @@ func (c *catalogue) join(t *testing.T, s *speaker, account dialect.Account) (str
 		return "", err
 	}
 	done := map[string]string{"completion_code": q.Get("completion_code"), "user_id": account.ID}
-	if _, err := c.ask(t, http.MethodPost, "/v1/connections/"+begun.ID+"/complete", done, nil); err != nil {
+	if err := c.ask(t, http.MethodPost, "/v1/connections/"+begun.ID+"/complete", done, nil); err != nil {
 		return "", fmt.Errorf("completing: %w", err)
 	}
 	return begun.ID, nil

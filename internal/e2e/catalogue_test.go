@@ -93,71 +93,80 @@ func TestProviderOfOneFile(t *testing.T) {
 	takeThrough(t, all)
 }
 
-// takeThrough is the table: all integrations go step by step, together, since
-// the clock of the program is one.
+// march is the table: all integrations go step by step, together, since the clock
+// of the program is one.
+type march struct {
+	*catalogue
+	all   []*speaker
+	ids   []map[string]string // of each, :: account → connection
+	alive []bool              // those that came through the step before
+}
+
+// step takes those through a step that came so far.
+func (m *march) step(t *testing.T, name string, do func(t *testing.T, s *speaker, ids map[string]string) error) {
+	t.Helper()
+	began := time.Now()
+	t.Run(name, func(t *testing.T) {
+		for i, s := range m.all {
+			if !m.alive[i] {
+				continue
+			}
+			t.Run(s.name, func(t *testing.T) {
+				t.Parallel()
+				err := m.withWhy(s, name, do(t, s, m.ids[i]))
+				m.alive[i] = err == nil
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	})
+	t.Logf("%s: %v", name, time.Since(began).Round(time.Millisecond))
+}
+
+// forget ends the grants, as when users forget the app at their provider: of
+// tokens that are renewed with themselves, or of all others.
+func (m *march) forget(withItself bool) {
+	for i, s := range m.all {
+		if m.alive[i] && s.withItself() == withItself {
+			m.server.Kill(s.name, s.holder("ann"))
+			m.server.EndAccess(s.name, s.holder("ann"))
+		}
+	}
+}
+
+// takeThrough takes integrations through the life of a connection.
 func takeThrough(t *testing.T, all []*speaker) {
 	t.Helper()
-	c := newCatalogue(t, all)
-	ids := make([]map[string]string, len(all))
-	alive := make([]bool, len(all))
+	m := &march{catalogue: newCatalogue(t, all), all: all}
+	for range all {
+		m.ids, m.alive = append(m.ids, map[string]string{}), append(m.alive, true)
+	}
+	m.step(t, "connect", m.connects)
+	m.step(t, "call", m.serves)
+	m.step(t, "revoke", m.revokes)
 	before := map[*speaker]dialect.Record{}
-	step := func(name string, do func(t *testing.T, s *speaker, ids map[string]string) error) {
-		t.Helper()
-		began := time.Now()
-		t.Run(name, func(t *testing.T) {
-			for i, s := range all {
-				if name != "connect" && !alive[i] {
-					continue
-				}
-				t.Run(s.name, func(t *testing.T) {
-					t.Parallel()
-					if ids[i] == nil {
-						ids[i] = map[string]string{}
-					}
-					err := c.withWhy(s, name, do(t, s, ids[i]))
-					alive[i] = err == nil
-					if err != nil {
-						t.Error(err)
-					}
-				})
-			}
-		})
-		t.Logf("%s: %v", name, time.Since(began).Round(time.Millisecond))
-	}
-	step("connect", c.connects)
-	step("call", c.serves)
-	step("revoke", c.revokes)
 	for i, s := range all {
-		before[s] = c.server.Record(s.name, s.holder("ann"))
-		if alive[i] && s.tells() && !s.withItself() {
-			c.server.EndAccess(s.name, s.holder("ann"))
+		before[s] = m.server.Record(s.name, s.holder("ann"))
+		if m.alive[i] && s.tells() && !s.withItself() {
+			m.server.EndAccess(s.name, s.holder("ann"))
 		}
 	}
-	c.advance(2 * time.Hour)
-	step("expiry", func(t *testing.T, s *speaker, ids map[string]string) error {
+	m.advance(2 * time.Hour)
+	m.step(t, "expiry", func(t *testing.T, s *speaker, ids map[string]string) error {
 		t.Helper()
-		return c.renewsByClock(t, s, ids, before[s])
+		return m.renewsByClock(t, s, ids, before[s])
 	})
-	step("refused", c.renewsWhenRefused)
-	for i, s := range all {
-		if alive[i] && !s.withItself() {
-			c.server.Kill(s.name, s.holder("ann"))
-			c.server.EndAccess(s.name, s.holder("ann"))
-		}
-	}
-	c.advance(5 * time.Hour)
-	step("dead", c.ends)
-	c.advance(55 * 24 * time.Hour)
-	step("itself", c.renewsWithItself)
-	for i, s := range all {
-		if alive[i] && s.withItself() {
-			c.server.Kill(s.name, s.holder("ann"))
-			c.server.EndAccess(s.name, s.holder("ann"))
-		}
-	}
-	c.advance(180 * 24 * time.Hour)
-	step("itself dead", c.endsWithItself)
-	for _, line := range c.server.Nobody() {
+	m.step(t, "refused", m.renewsWhenRefused)
+	m.forget(false)
+	m.advance(5 * time.Hour)
+	m.step(t, "dead", m.ends)
+	m.advance(55 * 24 * time.Hour)
+	m.step(t, "itself", m.renewsWithItself)
+	m.forget(true)
+	m.advance(180 * 24 * time.Hour)
+	m.step(t, "itself dead", m.endsWithItself)
+	for _, line := range m.server.Nobody() {
 		t.Errorf("a request that is no provider's: %s", line)
 	}
 }

@@ -4,19 +4,21 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/lanyard-proxy/lanyard/internal/fakeprovider"
 )
 
-// withExchange has a second request, which the first one's refresh token is
-// redeemed with, make the token that lasts.
+// withExchange has a second request, with the token that the code brought, make
+// the one that lasts.
 func withExchange(w *world, c *fakeprovider.Config) {
-	c.ReuseGrace = time.Minute
-	w.site.Provider = "exchange {\n param purpose lasting\n }\n refresh {\n rotation grace\n }"
+	c.SelfRenewal = true
+	const presented = " param grant_type fb_exchange_token\n rename access_token fb_exchange_token\n"
+	w.site.Provider = "exchange {\n param purpose lasting\n" + presented + "}\n" +
+		"refresh {\n with access_token\n rotation grace\n" + presented + "}"
 }
 
 // lasts reports whether a connection has the second token, and no third.
@@ -38,7 +40,10 @@ func TestProvisionalToken(t *testing.T) {
 	if a := w.call(id, "/me"); a.Status != http.StatusOK {
 		t.Errorf("a call: HTTP %d: %s", a.Status, a.Body)
 	}
-	w.wantNoReuse()
+	posts := w.fake.Ledger().Posts
+	if len(posts) != 2 || posts[1].GrantType != "fb_exchange_token" || !slices.Contains(posts[1].Params, "purpose") || posts[1].Grant != posts[0].Grant {
+		t.Errorf("requests for a token: %+v; want the code's, and one that exchanges what it brought", posts)
+	}
 }
 
 // The program dies at every place of that second request. The next run makes it.

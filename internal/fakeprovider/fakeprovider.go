@@ -47,6 +47,10 @@ type Config struct {
 	// newest tokens. Used later than that, and always if zero, it revokes the
 	// whole grant (RFC 9700 section 4.14.2).
 	ReuseGrace time.Duration
+	// SelfRenewal gives no refresh tokens for codes: an access token is renewed with
+	// itself, by grant type fb_exchange_token and a parameter of that name, and
+	// lives on until its own end.
+	SelfRenewal bool
 	// RequirePKCE refuses authorization requests without a code challenge.
 	RequirePKCE bool
 	// FormPost makes authorization responses come as a form that is posted, as if

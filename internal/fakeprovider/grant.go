@@ -104,6 +104,9 @@ func (s *Server) grantOf(form url.Values) (id string, number int) {
 	if t, ok := s.refresh[form.Get("refresh_token")]; ok {
 		return t.grant.id, t.number
 	}
+	if t, ok := s.access[form.Get(grantTypeSelf)]; ok {
+		return t.grant.id, 0
+	}
 	return "", 0
 }
 
@@ -138,8 +141,29 @@ func (s *Server) redeemCode(client string, form url.Values, cut []string) (map[s
 		c.grant.scopes = cut
 	}
 	fields := s.newAccess(c.grant, c.grant.scopes)
-	fields["refresh_token"] = s.newRefresh(c.grant)
+	if !s.cfg.SelfRenewal {
+		fields["refresh_token"] = s.newRefresh(c.grant)
+	}
 	return fields, nil
+}
+
+// renewAccess answers a request that presents an access token for the next one.
+func (s *Server) renewAccess(client string, form url.Values) (map[string]any, *oauthError) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t, ok := s.access[form.Get(grantTypeSelf)]
+	switch {
+	case !s.cfg.SelfRenewal:
+		return nil, badRequest("unsupported_grant_type", "")
+	case !ok:
+		return nil, badRequest("invalid_grant", "unknown access token")
+	case t.grant.client != client:
+		return nil, badRequest("invalid_grant", "access token of another client")
+	case t.dead || t.grant.revoked || !time.Now().Before(t.expires):
+		return nil, badRequest("invalid_grant", "access token has ended")
+	}
+	t.grant.refreshes++
+	return s.newAccess(t.grant, t.scopes), nil
 }
 
 // verifierFits checks PKCE S256 (RFC 7636 section 4.6). A verifier without a

@@ -190,3 +190,29 @@ func TestFormPostAndAccounts(t *testing.T) {
 		t.Errorf("grant of %+v", u)
 	}
 }
+
+// An access token may be what renews it: then codes bring no refresh token.
+func TestSelfRenewal(t *testing.T) {
+	c := start(t, func(cfg *fakeprovider.Config) { cfg.SelfRenewal = true })
+	first := c.connect()
+	renew := func(token string) (int, tokens) {
+		return c.token(url.Values{"grant_type": {"fb_exchange_token"}, "fb_exchange_token": {token}})
+	}
+	status, next := renew(first.Access)
+	if status != 200 || first.Refresh != "" || next.Refresh != "" || next.Access == first.Access {
+		t.Fatalf("first %+v, next %d %+v", first, status, next)
+	}
+	if status, again := renew(first.Access); status != 200 || again.Access == next.Access {
+		t.Errorf("the first one again = %d %+v", status, again)
+	}
+	if l := c.s.Ledger(); l.Grants[0].Refreshes != 2 || l.Posts[1].Grant != l.Grants[0].ID {
+		t.Errorf("ledger %+v", l)
+	}
+	c.s.ExpireAccessTokens()
+	if status, no := renew(next.Access); status != 400 || no.Error != "invalid_grant" {
+		t.Errorf("one that has ended = %d %+v", status, no)
+	}
+	if status, no := start(t, nil).token(url.Values{"grant_type": {"fb_exchange_token"}, "fb_exchange_token": {"x"}}); status != 400 || no.Error != "unsupported_grant_type" {
+		t.Errorf("elsewhere = %d %+v", status, no)
+	}
+}

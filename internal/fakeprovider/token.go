@@ -13,6 +13,7 @@ import (
 const (
 	grantTypeCode    = "authorization_code"
 	grantTypeRefresh = "refresh_token"
+	grantTypeSelf    = "fb_exchange_token" // with Config.SelfRenewal
 )
 
 // maxForm bounds what the endpoints read: 1 MiB is far over any honest form.
@@ -88,6 +89,8 @@ func (s *Server) redeem(
 		fields, refusal = s.redeemCode(client, form, cut)
 	case grantTypeRefresh:
 		return s.redeemRefresh(client, form, cut)
+	case grantTypeSelf:
+		fields, refusal = s.renewAccess(client, form)
 	case grantTypeClient:
 		fields, refusal = s.clientGrant(client, auth, form, cut)
 	case grantTypeJWT:
