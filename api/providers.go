@@ -127,7 +127,7 @@ func (h *Handler) integrations(_ *http.Request, in *input) (any, *guard.Problem)
 func viewFields(fields []tokenstore.Field) []fieldView {
 	views := make([]fieldView, 0, len(fields))
 	for _, f := range fields {
-		views = append(views, fieldView(f))
+		views = append(views, fieldView{f.Name, f.Title, f.Pattern, f.HelpURL, f.Secret, f.Optional})
 	}
 	return views
 }

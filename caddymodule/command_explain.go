@@ -112,11 +112,17 @@ func integrationBlock(name string, e *provider.Entry) string {
 			}
 		}
 	}
-	if len(scopes) > 0 {
+	switch {
+	case len(scopes) > 0:
 		option("scopes " + strings.Join(scopes, " "))
+	case scheme == tokenstore.AuthOAuth2 && len(e.ScopeTexts) > 0:
+		option("# scopes …")
 	}
 	for _, param := range e.ParamNames() {
 		p := e.Params[param]
+		if p.From == "" && !p.Configured() {
+			option("# Whoever connects is asked for this, unless it stands here.")
+		}
 		switch {
 		case p.From != "":
 		case p.Default != "":

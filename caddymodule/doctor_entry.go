@@ -36,6 +36,7 @@ func (d *doctor) checkScopes(name, providerName string, e *provider.Entry) []str
 func (d *doctor) checkEntry(name, providerName, scheme string, e *provider.Entry) {
 	d.checkOwn(name, providerName, e)
 	d.checkUnchecked(name, providerName, e)
+	d.checkHosts(name, e)
 	if scheme != tokenstore.AuthOAuth2 {
 		return
 	}
@@ -91,6 +92,20 @@ func (d *doctor) checkUnchecked(name, providerName string, e *provider.Entry) {
 	if len(words) > 0 {
 		d.add("integration "+name, "entry_unchecked", levelInfo, "",
 			"not checked at the provider: "+strings.Join(words, ", ")+"; `caddy lanyard providers "+providerName+"` says what", "")
+	}
+}
+
+// checkHosts names the hosts that the integration gives beside those that the
+// provider is known to have: a domain of the customer's own, or a slip that sends
+// the client's secret elsewhere.
+func (d *doctor) checkHosts(name string, e *provider.Entry) {
+	given := d.app.Integrations[name].Params
+	for _, param := range sortedKeys(given) {
+		p := e.Params[param]
+		if value := given[param]; p.Host && len(p.Domains) > 0 && !strings.Contains(value, "{") && !p.Known(value) {
+			d.add("integration "+name, "param_host", levelInfo, d.at("integration "+name, "param "+param),
+				fmt.Sprintf("param %s: %s is not among %s: see that it is yours, the client's secret goes there", param, value, strings.Join(p.Domains, ", ")), "")
+		}
 	}
 }
 

@@ -74,15 +74,24 @@ func TestDoctorKnowsEntries(t *testing.T) {
 		"host that only the configuration can say": {
 			integration: "forge", block: client,
 			more: []string{"provider forge {\n\t\t\tparam host {\n\t\t\t\thost\n\t\t\t}\n\t\t\tauthorize_url https://{host}/a\n\t\t\ttoken_url https://{host}/t\n\t\t\tapi_url https://{host}/api\n\t\t}"},
-			want: seeded{"integration_invalid", "problem", "correct it", "integration forge"},
+			want: seeded{"integration_invalid", "problem", "says what it may be", "integration forge"},
 		},
 		"param not of its form": {
 			integration: "zendesk", block: client + "\nparam subdomain https://acme.zendesk.com",
-			want: seeded{"integration_invalid", "problem", "correct it", "param subdomain"},
+			want: seeded{"integration_invalid", "problem", "says what it may be", "param subdomain"},
 		},
 		"param that the provider does not have": {
 			integration: "zendesk", block: client + "\nparam shop acme",
-			want: seeded{"integration_invalid", "problem", "correct it", "param shop"},
+			want: seeded{"integration_invalid", "problem", "says what it may be", "param shop"},
+		},
+		"host of the customer's own": {
+			integration: "okta", block: client + "\nscopes offline_access\nparam domain acme.okta.co",
+			want: seeded{"param_host", "info", "", "param domain"},
+		},
+		"mistake in a provider of one's own": {
+			integration: "mine", block: client,
+			more: []string{"provider mine {\n\t\t\tauthorize_url https://id.open.example/a\n\t\t\ttoken_url https://id.open.example/t\n\t\t\tapi_url https://api.open.example\n\t\t\tanswer {\n\t\t\t\tlife long\n\t\t\t}\n\t\t}"},
+			want: seeded{"integration_invalid", "problem", "correct the provider", "provider mine"},
 		},
 		"param that is not set": {
 			integration: "zendesk", block: client + "\nparam subdomain {env.DOCTOR_UNSET}",

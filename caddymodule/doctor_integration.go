@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"net/url"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -55,7 +56,7 @@ func (d *doctor) checkIntegration(name string) {
 	a.Integrations = map[string]*IntegrationConfig{name: &reduced}
 	in, err := d.settings.resolveIntegration(&a, &resolver{repl: caddy.NewReplacer()}, name)
 	if err != nil {
-		d.integrationInvalid(name, err, secretKnown)
+		d.integrationInvalid(name, providerName, err, secretKnown)
 		return
 	}
 	d.settings.integrations[name] = in
@@ -73,26 +74,34 @@ func (d *doctor) checkIntegration(name string) {
 }
 
 // integrationInvalid says what is wrong with an integration, and where.
-func (d *doctor) integrationInvalid(name string, err error, secretKnown bool) {
-	option := ""
-	if wrong, ok := errors.AsType[*provider.OptionError](err); ok {
-		option = wrong.Option
-		if option == "client_secret" && !secretKnown {
-			return // that it is not known here is a finding already
-		}
+func (d *doctor) integrationInvalid(name, providerName string, err error, secretKnown bool) {
+	wrong, ok := errors.AsType[*provider.OptionError](err)
+	if _, own := d.app.Providers[providerName]; !ok && own { // of the entry, hence of no option
+		d.problem("integration "+name, "integration_invalid", d.at("provider "+providerName), err.Error(),
+			"correct the provider; docs/providers.md has the words")
+		return
 	}
-	d.problem("integration "+name, "integration_invalid", d.at("integration "+name, option), err.Error(), optionFix(option))
+	option := ""
+	if ok {
+		option = wrong.Option
+	}
+	if option == "client_secret" && !secretKnown {
+		return // that it is not known here is a finding already
+	}
+	d.problem("integration "+name, "integration_invalid", d.at("integration "+name, option), err.Error(), optionFix(option, providerName))
 }
 
 // optionFix says what to do about an option that New refuses.
-func optionFix(option string) string {
-	switch option {
-	case "auth_scheme":
-		return "name one that its provider has: `caddy lanyard providers NAME` shows them"
-	case "client_id":
-		return "`caddy lanyard providers NAME` shows what an integration of its provider needs"
-	case "client_secret":
-		return "`caddy lanyard providers NAME` shows how the provider knows its clients"
+func optionFix(option, providerName string) string {
+	switch show := "`caddy lanyard providers " + providerName + "`"; {
+	case option == "auth_scheme":
+		return "name one that its provider has: " + show + " shows them"
+	case option == "client_id":
+		return show + " shows what an integration of its provider needs"
+	case option == "client_secret":
+		return show + " shows how the provider knows its clients"
+	case strings.HasPrefix(option, "param "):
+		return show + " says what it may be"
 	}
 	return "correct it; docs/configuration.md has the options"
 }

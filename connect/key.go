@@ -121,9 +121,44 @@ func (h *Handler) submitParams(w http.ResponseWriter, r *http.Request, form url.
 	}
 	v := paramsView(&f, in, link, views)
 	if ok { // of the declared form, and yet not to be used
-		v.Problem = problemForm
+		v.blame(&in, p.Params)
 	}
 	h.keyPage(w, r, http.StatusUnprocessableEntity, v)
+}
+
+// blame says which of the parameters entered can't be used: the only one that has
+// to be there, if the others can be left out to no avail, or the one without which
+// the rest can. Else it is all of them.
+func (v *keyView) blame(in *Integration, said map[string]string) {
+	usable := func(without func(i int) bool) bool {
+		params := maps.Clone(said)
+		if params == nil {
+			params = map[string]string{}
+		}
+		for i := range v.Fields {
+			if !without(i) {
+				params[v.Fields[i].Name] = v.Fields[i].Value
+			}
+		}
+		bound := *in
+		return bound.bind(params) == nil
+	}
+	var needed []int
+	for i := range v.Fields {
+		if !v.Fields[i].Optional {
+			needed = append(needed, i)
+		}
+	}
+	if len(needed) == 1 && !usable(func(i int) bool { return v.Fields[i].Optional }) {
+		v.Fields[needed[0]].Problem = problemForm
+		return
+	}
+	for i := range v.Fields {
+		if v.Fields[i].Optional && usable(func(j int) bool { return j == i }) {
+			v.Fields[i].Problem = problemForm
+			return
+		}
+	}
 }
 
 // submitKey serves the form that asks for a credential: it is tried while the

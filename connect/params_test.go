@@ -192,6 +192,65 @@ func TestAskForParams(t *testing.T) {
 	}
 }
 
+// TestAskForParamsWithDefaults: what may be left empty is marked so, and what can't
+// be used is named at its field.
+func TestAskForParamsWithDefaults(t *testing.T) {
+	b := newBench(t, shopFields, func(b *bench) {
+		for i := range b.p.params {
+			b.p.params[i].Pattern = ""
+		}
+		b.p.params[0].Optional, b.p.params[0].Default = true, "eu"
+		in := b.cfg.Integrations["github"]
+		in.For = func(params map[string]string) (connect.Provider, error) {
+			if params["region"] == "never" || params["shop"] == "never" {
+				return nil, errors.New("params are not of their form")
+			}
+			return b.p, nil
+		}
+		b.cfg.Integrations["github"] = in
+	})
+	br := b.browser()
+	page := br.get(b.link())
+	for _, want := range []string{"Optional. Left empty, it is eu.", `aria-describedby="f-region-hint"`} {
+		if !strings.Contains(page.Body.String(), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	f := br.form(page, 200)
+	for _, test := range []struct {
+		region, shop string
+		want, not    string
+	}{
+		{"never", "acme", `id="f-region-error"`, `id="f-shop-error"`},
+		{"us", "never", `id="f-shop-error"`, `id="f-region-error"`},
+		{"never", "never", `id="f-shop-error"`, `id="f-region-error"`},
+	} {
+		w := f.send("region", test.region, "shop", test.shop)
+		if body := w.Body.String(); !strings.Contains(body, test.want) || strings.Contains(body, test.not) {
+			t.Errorf("%s, %s: %s", test.region, test.shop, body)
+		}
+		f = br.form(w, 422)
+	}
+	if w := f.send("region", "", "shop", "acme"); w.Code != 200 || !continueLink.MatchString(w.Body.String()) {
+		t.Errorf("left empty: %d", w.Code)
+	}
+}
+
+// TestDefaultsAreNotAskedFor: where every parameter has a default nobody is kept.
+func TestDefaultsAreNotAskedFor(t *testing.T) {
+	b := newBench(t, shopFields, func(b *bench) {
+		for i := range b.p.params {
+			b.p.params[i].Optional = true
+		}
+		in := b.cfg.Integrations["github"]
+		in.For = func(map[string]string) (connect.Provider, error) { return b.p, nil }
+		b.cfg.Integrations["github"] = in
+	})
+	if w := b.browser().get(b.link()); w.Code != 303 || !strings.HasPrefix(w.Header().Get("Location"), "https://idp.example/") {
+		t.Errorf("got %d %v; want the way to the provider", w.Code, w.Header())
+	}
+}
+
 func TestAskForParamsRefused(t *testing.T) {
 	b := newBench(t, shopFields)
 	br := b.browser()

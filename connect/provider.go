@@ -126,16 +126,22 @@ func (in *Integration) bind(params map[string]string) error {
 	return nil
 }
 
-// missing returns the connection parameters that are not among these.
+// missing returns the connection parameters that are not among these, none if all
+// of them have defaults: people who only want to connect are not asked for what a
+// link could have said.
 func (in *Integration) missing(params map[string]string) []tokenstore.Field {
 	var fields []tokenstore.Field
 	if in.For == nil || in.Provider == nil {
 		return nil
 	}
+	required := false
 	for _, f := range in.Provider.ParamFields() {
 		if _, ok := params[f.Name]; !ok {
-			fields = append(fields, f)
+			fields, required = append(fields, f), required || !f.Optional
 		}
+	}
+	if !required {
+		return nil
 	}
 	return fields
 }

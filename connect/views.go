@@ -98,9 +98,9 @@ func (e exit) formAction() string {
 }
 
 type fieldPage struct {
-	ID, Name, Label, Type, Value, Help, Ending, Error string
-	Described                                         string // the IDs of what is said about it
-	Long                                              bool   // a text of several lines
+	ID, Name, Label, Type, Value, Help, Ending, Error, Optional string
+	Described                                                   string // the IDs of what is said about it
+	Long                                                        bool   // a text of several lines
 }
 
 type keyHTML struct {
@@ -173,7 +173,13 @@ func (p *keyHTML) field(v *fieldView) fieldPage {
 	if v.Ending != "" {
 		f.Ending = p.T("field.ending", "ending", v.Ending)
 	}
-	if f.Help != "" || f.Ending != "" {
+	switch {
+	case v.Default != "":
+		f.Optional = p.T("field.optional.default", "default", v.Default)
+	case v.Optional:
+		f.Optional = p.T("field.optional")
+	}
+	if f.Help != "" || f.Ending != "" || f.Optional != "" {
 		f.Described = f.ID + "-hint"
 	}
 	if v.Problem != "" {

@@ -73,8 +73,10 @@ func newFor(t *testing.T, e provider.Entry, scheme string) *provider.Provider {
 			cfg.Params[name] = "id.acme.example"
 		case p.Fixed && len(p.Domains) > 0:
 			cfg.Params[name] = strings.Replace(p.Domains[0], "*", "acme", 1)
-		case p.Fixed: // Amazon's, the only one that is no host
+		case p.Fixed && strings.HasPrefix(p.Pattern, "amzn1"):
 			cfg.Params[name] = "amzn1.sp.solution.1"
+		case p.Fixed:
+			cfg.Params[name] = "acme"
 		}
 	}
 	p, err := provider.New(cfg)

@@ -215,6 +215,13 @@ func (e ParamEntry) Configured() bool {
 	return e.From == "" && (e.Fixed || e.Host && len(e.Domains) == 0)
 }
 
+// Known reports whether a whole host is one that the entry itself has.
+func (e ParamEntry) Known(value string) bool {
+	pm := param{domains: e.Domains, defaultValue: e.Default}
+	_, err := pm.readHost(value, false)
+	return err == nil
+}
+
 // ParamNames returns the names of the connection parameters, those that somebody
 // gives before those that the provider tells.
 func (e *Entry) ParamNames() []string {

@@ -242,7 +242,7 @@ func (e *Entry) ParamFields() []tokenstore.Field {
 }
 
 func (e ParamEntry) field(name string) tokenstore.Field {
-	f := tokenstore.Field{Name: name, Title: e.Title, Pattern: e.Pattern, Optional: e.Default != ""}
+	f := tokenstore.Field{Name: name, Title: e.Title, Pattern: e.Pattern, Optional: e.Default != "", Default: e.Default}
 	if whole := e.Host || len(e.Domains) > 0; f.Pattern == "" && !whole && e.From == "" {
 		f.Pattern = defaultPattern
 	}

@@ -66,7 +66,8 @@ type Field struct {
 	HelpURL string // where people find the value; may be empty
 	Secret  bool
 
-	Optional bool // it may be left out, or empty
+	Optional bool   // it may be left out, or empty
+	Default  string // what it is then; empty: nothing, or nobody knows
 }
 
 // Device is what a device authorization endpoint answered (RFC 8628 section

@@ -142,7 +142,7 @@ func marked(text string) string {
 		case r == '<':
 			b.WriteString("&lt;")
 			continue
-		case strings.ContainsRune("*|[]{}", r), r == '_' && !withinWord(text, i):
+		case strings.ContainsRune(`\*|[]{}`, r), r == '_' && !withinWord(text, i):
 			b.WriteByte('\\')
 		}
 		b.WriteRune(r)

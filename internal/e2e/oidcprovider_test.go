@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -121,8 +122,9 @@ func (p *oidcProvider) posts() []oidcPost {
 	return slices.Clone(p.ledger)
 }
 
-// withOIDC adds the provider as Lanyard's users would.
-func withOIDC(p **oidcProvider) option {
+// withOIDC adds the provider as Lanyard's users would, with what else its block
+// has, and the scopes to ask for.
+func withOIDC(p **oidcProvider, words, scopes string) option {
 	return func(w *world, _ *fakeprovider.Config) {
 		*p = startOIDC(w.t, fmt.Sprintf("http://localhost:%d/callback/oidc", w.site.Connect), 5)
 		secretFile := filepath.Join(w.t.TempDir(), "client-secret")
@@ -133,14 +135,14 @@ func withOIDC(p **oidcProvider) option {
 		w.site.Extra += fmt.Sprintf(`
 		provider oidc {
 			issuer %[1]s
-			api_url %[1]s/api
 			allow_private
+			%[3]s
 		}
 		integration oidc {
 			client_id lanyard-test
 			client_secret {file.%[2]s}
-			scopes read
-		}`, (*p).url, secretFile)
+			scopes %[4]s
+		}`, (*p).url, secretFile, strings.ReplaceAll(words, "ISSUER", (*p).url), scopes)
 	}
 }
 
@@ -150,7 +152,7 @@ func withOIDC(p **oidcProvider) option {
 func TestOIDCProviderForHalfAMinute(t *testing.T) {
 	installNPM(t, oidcDir)
 	var p *oidcProvider
-	w := newWorld(t, withOIDC(&p))
+	w := newWorld(t, withOIDC(&p, "api_url ISSUER/api", "read"))
 	b := w.browser()
 	b.open(w.link(url.Values{"integration": {"oidc"}, "user_id": {"u1"}, "redirect_url": {w.app.url + "/callback"}, "state": {"app-state"}}))
 	back := w.wantBack(b.press("Sign in and allow"))
@@ -190,5 +192,53 @@ func TestOIDCProviderForHalfAMinute(t *testing.T) {
 	// margin of one second hardly more than eight.
 	if refreshes := len(posts) - 1; refreshes < 5 || refreshes > 9 {
 		t.Errorf("%d refreshes; want 5 to 9", refreshes)
+	}
+}
+
+// TestOIDCProviderByIssuerAlone gives nothing but the issuer: endpoints, userinfo
+// and the API's origin come of it. The account is known, also when another token
+// was made, and disconnecting ends the grant there.
+func TestOIDCProviderByIssuerAlone(t *testing.T) {
+	installNPM(t, oidcDir)
+	var p *oidcProvider
+	w := newWorld(t, withOIDC(&p, "", "openid profile email read"))
+	b := w.browser()
+	b.open(w.link(url.Values{"integration": {"oidc"}, "user_id": {"u1"}, "redirect_url": {w.app.url + "/callback"}, "state": {"app-state"}}))
+	back := w.wantBack(b.press("Sign in and allow"))
+	id := back.Get("connection_id")
+	w.complete(id, back.Get("completion_code"), "u1")
+
+	account := func(when string) {
+		t.Helper()
+		var c struct {
+			Account struct{ ID, Name, Email string }
+		}
+		w.api(http.MethodGet, "/v1/connections/"+id, nil, &c)
+		if got := fmt.Sprint(c.Account); got != "{ada Ada Lovelace ada@example.org}" {
+			t.Errorf("%s: the account is %s", when, got)
+		}
+	}
+	account("connected")
+	call := func() {
+		t.Helper()
+		if a := w.call(id, "/api/things"); a.Status != http.StatusOK {
+			t.Fatalf("HTTP %d: %s", a.Status, a.Body)
+		}
+	}
+	call()
+	if a := w.api(http.MethodPost, "/v1/connections/"+id+"/refresh", nil, nil); a.Status != http.StatusOK {
+		t.Fatalf("refresh: HTTP %d: %s", a.Status, a.Body)
+	}
+	call()
+	account("refreshed")
+	if a := w.api(http.MethodPost, "/v1/connections/"+id+"/revoke", nil, nil); a.Status != http.StatusOK {
+		t.Fatalf("revoke: HTTP %d: %s", a.Status, a.Body)
+	}
+	w.wantStatus(id, "REVOKED", "revoked")
+	for _, post := range p.posts() {
+		w.secrets = append(append(w.secrets, post.Presented), post.Issued...)
+		if post.Status != http.StatusOK {
+			t.Errorf("%s: HTTP %d: %s", post.GrantType, post.Status, post.Error)
+		}
 	}
 }

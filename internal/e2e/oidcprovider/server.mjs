@@ -28,14 +28,19 @@ const provider = new Provider(url, {
   }],
   cookies: { keys: [randomBytes(32).toString('hex')] },
   jwks: { keys: [generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' })] },
-  features: { devInteractions: { enabled: false }, revocation: { enabled: true }, introspection: { enabled: true } },
-  findAccount: (ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
+  features: {
+    devInteractions: { enabled: false },
+    revocation: { enabled: true, allowedPolicy: (ctx, client, token) => token.clientId === client.clientId },
+    introspection: { enabled: true },
+  },
+  claims: { openid: ['sub'], profile: ['name'], email: ['email'] },
+  findAccount: (ctx, id) => ({ accountId: id, claims: () => ({ sub: id, name: 'Ada Lovelace', email: 'ada@example.org' }) }),
   issueRefreshToken: (ctx, client) => client.grantTypeAllowed('refresh_token'),
   expiresWithSession: () => false,
   interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
   pkce: { required: () => true },
   scopes: ['openid', 'offline_access', 'read'],
-  ttl: { AccessToken: Number(ACCESS_SECONDS), RefreshToken: 3600, Grant: 3600, Session: 3600, Interaction: 600 },
+  ttl: { AccessToken: Number(ACCESS_SECONDS), IdToken: 3600, RefreshToken: 3600, Grant: 3600, Session: 3600, Interaction: 600 },
   rotateRefreshToken: true,
 });
 
