@@ -96,7 +96,7 @@ func (h *Handler) bringIn(
 ) (landing, *failure) {
 	if errors.Is(b.unknown, tokenstore.ErrAccountNeeded) {
 		no := h.settle(ctx, f, failure{codeSourceError, b.unknown}, by)
-		h.discard(ctx, f, b)
+		h.discardUnused(ctx, f, b)
 		return landing{}, no
 	}
 	return h.store(ctx, f, in, b, by)
@@ -187,7 +187,7 @@ func (h *Handler) store(
 			x.code = codeSourceError
 		}
 		no := h.settle(ctx, f, x, by)
-		h.discard(ctx, f, b)
+		h.discardUnused(ctx, f, b)
 		return landing{}, no
 	}
 	if err := h.finish(ctx, f, outcomeConnected, by); err != nil {
@@ -365,6 +365,15 @@ func (h *Handler) Lapse(ctx context.Context, id string) error {
 		h.discard(ctx, &tokenstore.Flow{ConnectionID: id, Integration: c.Integration, UserID: c.UserID, Params: c.Params}, dropped)
 	}
 	return nil
+}
+
+// discardUnused discards what a flow brought that failed, unless another Handler
+// of this store has ended the flow well: then it is a connection's.
+func (h *Handler) discardUnused(ctx context.Context, f *tokenstore.Flow, b brought) {
+	if c, err := h.cfg.Store.Connection(ctx, f.ConnectionID); err == nil && c.LastFlow == f.ID {
+		return
+	}
+	h.discard(ctx, f, b)
 }
 
 // discard ends a credential of f's integration and user that no record holds any

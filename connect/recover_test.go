@@ -182,6 +182,30 @@ func TestLapse(t *testing.T) {
 	}
 }
 
+// Two programs may end the same flow for a moment, during reloads. What one of
+// them made a connection of, the other does not revoke.
+func TestRecoverSparesALiveCredential(t *testing.T) {
+	b := newBench(t, noCompletion)
+	state := b.browser().open(b.link())
+	f, err := b.store.UpdateFlow(t.Context(), secretHash(state), func(f *tokenstore.Flow) error {
+		f.Answer = &tokenstore.Answer{Status: 200, Body: secret.New("recovered"), ReceivedAt: time.Now()}
+		return f.Take()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.p.account = func() (tokenstore.Account, error) { // the other one is through meanwhile
+		b.create(tokenstore.Connection{ID: f.ConnectionID, Status: tokenstore.StatusActive, Token: live("recovered"), LastFlow: f.ID})
+		return tokenstore.Account{}, needed(tokenstore.ErrCredentialRefused)
+	}
+	if err := b.h.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.p.revoked) != 0 || b.connection(f.ConnectionID).Status != tokenstore.StatusActive {
+		t.Errorf("revoked %v", b.p.revoked)
+	}
+}
+
 // Just after boot the network may not be up. What the code brought is not thrown
 // away for it, and comes in once the account can be asked for: by this Handler,
 // or by the one that follows it. What will not pass ends the flow as ever.
