@@ -22,7 +22,7 @@ type integration struct {
 	clientSecret secret.String
 	scopes       []string
 	review       bool
-	told         bool // the provider tells connection parameters
+	told         bool // what requests to the API carry, or where they go, is told by the provider
 }
 
 func (i *integration) forConnect() connect.Integration {

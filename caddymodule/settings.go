@@ -232,7 +232,7 @@ func (s *settings) resolveIntegration(a *App, r *resolver, name string) (*integr
 	}
 	in := &integration{
 		name: name, providerName: providerName, callbackURL: s.publicURL.String() + "/callback/" + name,
-		clientSecret: secret.New(clientSecret), scopes: c.Scopes, review: c.Review, told: tells(&entry),
+		clientSecret: secret.New(clientSecret), scopes: c.Scopes, review: c.Review, told: entry.Tells(),
 	}
 	if strings.ContainsFunc(redirectURI, func(c rune) bool { return c <= ' ' || c > '~' }) {
 		return nil, errors.New("redirect_uri has a space, or a character that is not ASCII")

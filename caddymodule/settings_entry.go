@@ -70,13 +70,3 @@ func (r *resolver) replaceAll(field string, texts *map[string]string) {
 		(*texts)[name] = r.text(field+" "+name, (*texts)[name])
 	}
 }
-
-// tells reports whether the provider tells connection parameters.
-func tells(e *provider.Entry) bool {
-	for _, p := range e.Params {
-		if p.From != "" {
-			return true
-		}
-	}
-	return false
-}

@@ -115,6 +115,29 @@ func TestFixedByTheIntegration(t *testing.T) {
 	}
 }
 
+// What a provider tells that is only kept makes no API of each connection's own.
+func TestUpstreamsThatAreOne(t *testing.T) {
+	in, err := provision(t, config(t.TempDir(), `"integrations": {"slack": {"client_id": "id", "client_secret": "s"}}`), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := caddymodule.Upstreams(in.app)
+	var ups []*proxy.Upstream
+	for _, team := range []string{"T1", "T2"} {
+		up, reason := of(&tokenstore.Grant{
+			ConnectionID: team, Integration: "slack", Status: tokenstore.StatusActive, AuthScheme: tokenstore.AuthOAuth2,
+			Token: tokenstore.Token{Metadata: map[string]string{"team_id": team}},
+		})
+		if up == nil {
+			t.Fatal(reason)
+		}
+		ups = append(ups, up)
+	}
+	if ups[0] != ups[1] {
+		t.Error("two connections that lead to the same API have one each")
+	}
+}
+
 // Beyond what is remembered one connection's API is forgotten at a time, not all.
 func TestUpstreamsAreRemembered(t *testing.T) {
 	setAcme(t)

@@ -154,6 +154,17 @@ func (in *Injection) apply(rawURL string, credential secret.String, header http.
 	return rawURL + sep + query.Encode()
 }
 
+// Tells reports whether a parameter that the provider tells is part of requests to
+// the API. One that is only kept and shown is not.
+func (e *Entry) Tells() bool {
+	texts := append([]string{e.APIURL}, e.Hosts...)
+	texts = slices.AppendSeq(texts, maps.Values(e.Inject.Headers))
+	texts = slices.AppendSeq(texts, maps.Values(e.Inject.Params))
+	return slices.ContainsFunc(texts, func(text string) bool {
+		return slices.ContainsFunc(textNames(text), func(name string) bool { return e.Params[name].From != "" })
+	})
+}
+
 // clientInKey reports whether requests with a key or a password of this entry
 // name our client.
 func (e *Entry) clientInKey() bool {
