@@ -1,6 +1,7 @@
 package badgerstore_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"maps"
 	"os"
@@ -90,13 +91,39 @@ func (k *killed) copy(t *testing.T, from, to string) {
 			continue
 		}
 		if ext := filepath.Ext(path); ext == ".mem" || ext == ".vlog" {
-			text = strings.TrimRight(text, "\x00")
+			text = text[:logEnd(text)]
 		}
 		name := filepath.Join(to, strings.TrimPrefix(path, from))
 		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o700), os.WriteFile(name, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// logEnd returns where the entries of a log end. Zeros follow, and the last entry
+// may end in some itself: its checksum does one time in 256.
+func logEnd(text string) int {
+	some := len(strings.TrimRight(text, "\x00"))
+	if some == 0 {
+		return 0
+	}
+	end := 20 // a log's own header
+	for end < some {
+		at := end + 2 // two bytes of marks, then the lengths of key and value, and the end of its life
+		var lengths [3]uint64
+		for i := range lengths {
+			n, size := binary.Uvarint([]byte(text[at:]))
+			if size <= 0 {
+				return some
+			}
+			lengths[i], at = n, at+size
+		}
+		end = at + int(lengths[0]+lengths[1]) + 4 //nolint:gosec // of a file that was just written
+		if end < at || end > len(text) {
+			return some
+		}
+	}
+	return max(some, min(end, len(text)))
 }
 
 // clone returns a copy of the directory.
