@@ -118,7 +118,7 @@ func logEnd(text string) int {
 			}
 			lengths[i], at = n, at+size
 		}
-		end = at + int(lengths[0]+lengths[1]) + 4 //nolint:gosec // of a file that was just written
+		end = at + int(lengths[0]+lengths[1]) + 4
 		if end < at || end > len(text) {
 			return some
 		}
