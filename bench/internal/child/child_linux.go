@@ -1,5 +1,3 @@
-// Package child starts the programs that are measured and reads from /proc what
-// they use. It works on Linux.
 package child
 
 import (

@@ -1,0 +1,3 @@
+// Package child starts the programs that are measured and reads from /proc what
+// they use.
+package child
