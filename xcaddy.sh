@@ -1,10 +1,12 @@
 #!/bin/sh
 # Builds ./caddy: Caddy with this module.
 #
-#   ./xcaddy.sh [--with MODULE[@VERSION][=REPLACEMENT]]...
-#   ./xcaddy.sh [--with …]... run [ARGUMENTS OF caddy run]
+#   ./xcaddy.sh [--with MODULE[@VERSION][=REPLACEMENT]]... [--pgo PROFILE]
+#   ./xcaddy.sh [--with …]... [--pgo …] run [ARGUMENTS OF caddy run]
 #
-# --with adds a plugin, in xcaddy's own notation. `run` starts what was built
+# --with adds a plugin, in xcaddy's own notation. --pgo has the compiler make
+# use of a CPU profile of your own load (docs/performance.md says what that
+# gains), which takes it some minutes the first time. `run` starts what was built
 # on Caddyfile.example. It is built by xcaddy where that is on the PATH, and
 # else by the go tool, which comes to the same.
 set -eu
@@ -26,6 +28,7 @@ command -v go >/dev/null || die "needs Go $(sed -n 's/^go //p' go.mod) or newer:
 caddy_version=$(go list -m -f '{{.Version}}' github.com/caddyserver/caddy/v2)
 
 plugins='' # one a line
+pgo=auto   # as the go tool has it: there is no default.pgo here, so none
 run=''
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -33,6 +36,11 @@ while [ $# -gt 0 ]; do
 		[ $# -gt 1 ] || die '--with needs a module'
 		plugins="$plugins$2
 "
+		shift 2
+		;;
+	--pgo)
+		pgo=$(cd "$here" && cd "$(dirname "${2:-}")" 2>/dev/null && pwd)/${2##*/}
+		[ -f "$pgo" ] || die '--pgo needs a file: a CPU profile in the form of pprof'
 		shift 2
 		;;
 	run)
@@ -44,7 +52,7 @@ while [ $# -gt 0 ]; do
 		sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
 		exit
 		;;
-	*) die "unknown argument $1: known are --with MODULE and run" ;;
+	*) die "unknown argument $1: known are --with MODULE, --pgo PROFILE and run" ;;
 	esac
 done
 
@@ -70,13 +78,13 @@ with_xcaddy() {
 	for plugin in $plugins; do
 		set -- "$@" --with "$(absolute "$plugin")"
 	done
-	XCADDY_GO_BUILD_FLAGS="-tags $tags -trimpath -ldflags '$ldflags'" \
+	XCADDY_GO_BUILD_FLAGS="-tags $tags -trimpath -pgo '$pgo' -ldflags '$ldflags'" \
 		xcaddy build "$caddy_version" --output "$root/caddy" "$@"
 }
 
 with_go() {
 	if [ -z "$plugins" ]; then
-		go build -tags "$tags" -trimpath -ldflags "$ldflags" -o caddy ./cmd/lanyard
+		go build -tags "$tags" -trimpath -pgo "$pgo" -ldflags "$ldflags" -o caddy ./cmd/lanyard
 		return
 	fi
 	# What xcaddy does: a main package of its own that imports everything.
@@ -106,7 +114,7 @@ with_go() {
 		*) go get "$name" "github.com/caddyserver/caddy/v2@$caddy_version" ;;
 		esac
 	done
-	go build -mod=mod -tags "$tags" -trimpath -ldflags "$ldflags" -o "$root/caddy" .
+	go build -mod=mod -tags "$tags" -trimpath -pgo "$pgo" -ldflags "$ldflags" -o "$root/caddy" .
 	cd "$root"
 	rm -rf "$tmp" # exec below would leave it
 }
