@@ -39,6 +39,7 @@ while [ $# -gt 0 ]; do
 		shift 2
 		;;
 	--pgo)
+		[ $# -gt 1 ] || die '--pgo needs a file'
 		pgo=$(cd "$here" && cd "$(dirname "${2:-}")" 2>/dev/null && pwd)/${2##*/}
 		[ -f "$pgo" ] || die '--pgo needs a file: a CPU profile in the form of pprof'
 		shift 2
