@@ -19,8 +19,8 @@ command -v go >/dev/null || {
 
 # missing_tools prints the Debian packages of the tools that are not here.
 missing_tools() {
-	for tool in cc:gcc chromium:chromium node:nodejs npm:npm python3:python3; do
-		command -v "${tool%:*}" >/dev/null || printf '%s ' "${tool#*:}"
+	for tool in cc:gcc chromium:chromium node:nodejs npm:npm python3:python3 nginx:nginx-light; do
+		PATH=$PATH:/usr/sbin command -v "${tool%:*}" >/dev/null || printf '%s ' "${tool#*:}"
 	done
 }
 

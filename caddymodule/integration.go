@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"sync"
+	"sync/atomic"
 
 	"github.com/lanyard-proxy/lanyard/api"
 	"github.com/lanyard-proxy/lanyard/connect"
@@ -65,14 +66,15 @@ func (i *integration) checkToken() func(params map[string]string, t *tokenstore.
 // maxAPIs bounds the APIs of connections with parameters that are remembered.
 const maxAPIs = 10_000
 
-// apis knows where the connections of each integration lead.
+// apis knows where the connections of each integration lead. Who asks takes no
+// lock.
 type apis struct {
 	integrations map[string]*integration
 	fixed        map[string]*proxy.Upstream // :: integration with nothing to fill in → its API
 
-	most  int // in bound
-	mu    *sync.RWMutex
-	bound map[string]boundAPI // guarded by mu :: connection ID → its API
+	most  int           // in bound, about
+	bound *sync.Map     // :: connection ID → *boundAPI
+	count *atomic.Int64 // of bound
 }
 
 // boundAPI is the API of connections of an integration with these parameters,
@@ -85,7 +87,7 @@ type boundAPI struct {
 func apisOf(s *settings) apis {
 	a := apis{
 		integrations: s.integrations, fixed: map[string]*proxy.Upstream{}, most: maxAPIs,
-		mu: new(sync.RWMutex), bound: map[string]boundAPI{},
+		bound: new(sync.Map), count: new(atomic.Int64),
 	}
 	for name, i := range s.integrations {
 		if p, err := i.For(nil); err == nil && !i.told {
@@ -128,11 +130,11 @@ func (a apis) of(g *tokenstore.Grant) (up *proxy.Upstream, reason string) {
 	if up := a.fixed[g.Integration]; up != nil && len(g.Params) == 0 {
 		return up, ""
 	}
-	a.mu.RLock()
-	known, ok := a.bound[g.ConnectionID]
-	a.mu.RUnlock()
-	if ok && known.upstream.Integration == g.Integration && maps.Equal(known.params, g.Params) && maps.Equal(known.told, g.Token.Metadata) {
-		return known.upstream, ""
+	if found, ok := a.bound.Load(g.ConnectionID); ok {
+		known := found.(*boundAPI)
+		if known.upstream.Integration == g.Integration && maps.Equal(known.params, g.Params) && maps.Equal(known.told, g.Token.Metadata) {
+			return known.upstream, ""
+		}
 	}
 	p, err := i.For(g.Params)
 	if err != nil {
@@ -142,16 +144,25 @@ func (a apis) of(g *tokenstore.Grant) (up *proxy.Upstream, reason string) {
 		return nil, tokenstore.ReasonAPIUnknown
 	}
 	up = i.upstream(p)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if _, known := a.bound[g.ConnectionID]; !known && len(a.bound) >= a.most {
-		for victim := range a.bound { // any: it is made again when it is wanted
-			delete(a.bound, victim)
-			break
-		}
-	}
-	a.bound[g.ConnectionID] = boundAPI{up, maps.Clone(g.Params), maps.Clone(g.Token.Metadata)}
+	a.keep(g.ConnectionID, &boundAPI{up, maps.Clone(g.Params), maps.Clone(g.Token.Metadata)})
 	return up, ""
+}
+
+// keep remembers where a connection leads. Where there is no room, any other
+// is forgotten: it is made again when it is wanted.
+func (a apis) keep(id string, api *boundAPI) {
+	if _, known := a.bound.Swap(id, api); known || int(a.count.Add(1)) <= a.most {
+		return
+	}
+	a.bound.Range(func(victim, _ any) bool {
+		if victim == id {
+			return true
+		}
+		if _, gone := a.bound.LoadAndDelete(victim); gone {
+			a.count.Add(-1)
+		}
+		return false
+	})
 }
 
 // close ends what the providers keep.

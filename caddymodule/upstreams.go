@@ -30,6 +30,15 @@ const (
 	// slowest that are meant to answer in one go, models and exports, take
 	// minutes.
 	headerTimeout = 10 * time.Minute
+	// continueTimeout is how long a body that the app asks leave for (Expect:
+	// 100-continue) waits for the API's. Some never give it; curl waits as long.
+	continueTimeout = time.Second
+	// noHeaderTable keeps HTTP/2 from remembering the headers of requests, in a
+	// table where nothing has room. Users share a connection, and what one sends
+	// must not tell by its length what another has sent (RFC 7541 section 7.1).
+	// And with a token of each user's the table would be all turnover: it is
+	// written anew for each request, and seldom of use.
+	noHeaderTable = 1
 	// maxHeader bounds the head of an answer, in bytes: several times what
 	// browsers take.
 	maxHeader = 1 << 20
@@ -39,7 +48,7 @@ const (
 // private addresses have connections of their own, since a connection that was
 // checked by the looser rule must not serve the others.
 type upstreams struct {
-	public, private *http.Transport
+	public, private *transport
 	privateHosts    map[string]bool // by URL.Host
 }
 
@@ -69,7 +78,7 @@ func warnIfInsecure(config *reverseproxy.HTTPTransport, logger *zap.Logger) {
 	}
 }
 
-func newTransport(ctx caddy.Context, config *reverseproxy.HTTPTransport, allowPrivate bool) (*http.Transport, error) {
+func newTransport(ctx caddy.Context, config *reverseproxy.HTTPTransport, allowPrivate bool) (*transport, error) {
 	// Provisioning writes into the configuration, so each has its own copy.
 	own := new(reverseproxy.HTTPTransport)
 	if config != nil {
@@ -98,7 +107,9 @@ func newTransport(ctx caddy.Context, config *reverseproxy.HTTPTransport, allowPr
 	t := own.Transport
 	t.TLSHandshakeTimeout = cmp.Or(t.TLSHandshakeTimeout, handshakeTimeout)
 	t.ResponseHeaderTimeout = cmp.Or(t.ResponseHeaderTimeout, headerTimeout)
+	t.ExpectContinueTimeout = cmp.Or(t.ExpectContinueTimeout, continueTimeout)
 	t.MaxResponseHeaderBytes = cmp.Or(t.MaxResponseHeaderBytes, maxHeader)
+	t.HTTP2 = &http.HTTP2Config{MaxEncoderHeaderTableSize: noHeaderTable}
 	if t.TLSClientConfig == nil {
 		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
@@ -108,7 +119,7 @@ func newTransport(ctx caddy.Context, config *reverseproxy.HTTPTransport, allowPr
 		guardDials(t, own, allowPrivate)
 	}
 	t.DialContext = answered(failpoint.Dial(t.DialContext))
-	return t, nil
+	return newSwitching(t), nil
 }
 
 // guardDials has each address looked at that is dialled.

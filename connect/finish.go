@@ -335,7 +335,13 @@ func (h *Handler) failConnection(ctx context.Context, f *tokenstore.Flow, reason
 func (h *Handler) Lapse(ctx context.Context, id string) error {
 	var dropped brought
 	now := wallNow()
-	c, err := h.cfg.Store.UpdateConnection(ctx, id, func(c *tokenstore.Connection) error {
+	// Nearly all that is due are refreshes: a hundred thousand of them must not
+	// stand in line with what is written.
+	c, err := h.cfg.Store.Connection(ctx, id)
+	if err == nil && !waitedTooLong(&c, now) {
+		return nil
+	}
+	c, err = h.cfg.Store.UpdateConnection(ctx, id, func(c *tokenstore.Connection) error {
 		dropped = brought{}
 		waited := c.Status == tokenstore.StatusInitiated
 		switch {
@@ -365,6 +371,14 @@ func (h *Handler) Lapse(ctx context.Context, id string) error {
 		h.discard(ctx, &tokenstore.Flow{ConnectionID: id, Integration: c.Integration, UserID: c.UserID, Params: c.Params}, dropped)
 	}
 	return nil
+}
+
+// waitedTooLong reports whether there is something in c for Lapse to end.
+func waitedTooLong(c *tokenstore.Connection, now time.Time) bool {
+	if c.Staged != nil {
+		return !now.Before(c.Staged.Until)
+	}
+	return c.Status == tokenstore.StatusInitiated && !c.InitiatedUntil.IsZero() && !now.Before(c.InitiatedUntil)
 }
 
 // discardUnused discards what a flow brought that failed, unless another Handler

@@ -56,7 +56,7 @@ func CheckEarly(r *http.Request) *Problem {
 // called by any host name: the health probes. It returns the problem to answer
 // with, or nil.
 func (l Local) CheckOrigin(r *http.Request) *Problem {
-	if origin := r.Header.Values("Origin"); len(origin) > 0 || fetchedByPage(r) {
+	if origin := r.Header["Origin"]; len(origin) > 0 || fetchedByPage(r) {
 		if len(origin) == 1 && slices.Contains(l.AllowOrigin, origin[0]) {
 			return nil
 		}
@@ -70,7 +70,7 @@ func (l Local) CheckOrigin(r *http.Request) *Problem {
 
 // fetchedByPage reports whether a browser says that a page made the request.
 func fetchedByPage(r *http.Request) bool {
-	for _, v := range r.Header.Values("Sec-Fetch-Site") {
+	for _, v := range r.Header["Sec-Fetch-Site"] {
 		if v != "none" {
 			return true
 		}
@@ -79,27 +79,26 @@ func fetchedByPage(r *http.Request) bool {
 }
 
 func (l Local) hostAllowed(r *http.Request) bool {
-	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	if ok && local.Network() == "unix" {
-		return true
-	}
 	host := r.Host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
+	if strings.IndexByte(host, ':') >= 0 {
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
 	}
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	if strings.EqualFold(host, "localhost") || slices.ContainsFunc(l.Names, func(n string) bool { return strings.EqualFold(n, host) }) {
 		return true
 	}
 	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return false
+	if err == nil && addr.IsLoopback() {
+		return true
 	}
-	if addr.IsLoopback() {
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if local != nil && local.Network() == "unix" {
 		return true
 	}
 	tcp, ok := local.(*net.TCPAddr)
-	return ok && tcp.AddrPort().Addr().Unmap() == addr.Unmap()
+	return ok && err == nil && tcp.AddrPort().Addr().Unmap() == addr.Unmap()
 }
 
 // From returns the address that a request came from, without its port: what the

@@ -51,6 +51,11 @@ func TestAnswers(t *testing.T) {
 		{"HEAD", "HEAD", "200 OK\r\nContent-Length: 1234567\r\nETag: \"x\"\r\n\r\n", http.Header{"Content-Length": {"1234567"}, "Etag": {`"x"`}}, ""},
 		{"204", "DELETE", "204 No Content\r\nX: y\r\n\r\n", http.Header{"X": {"y"}}, ""},
 		{"304", "GET", "304 Not Modified\r\nETag: W/\"x\"\r\nCache-Control: max-age=0\r\n\r\n", http.Header{"Etag": {`W/"x"`}, "Cache-Control": {"max-age=0"}}, ""},
+		{
+			"304 with what GET would have", "GET", "304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 9\r\nContent-Type: text/x\r\n\r\n",
+			http.Header{"Etag": {`"x"`}, "Content-Length": {"9"}, "Content-Type": {"text/x"}},
+			"",
+		},
 		{"a redirect", "POST", "307 Temporary Redirect\r\nLocation: https://evil.test/x\r\nContent-Length: 0\r\n\r\n", http.Header{"Location": {"https://evil.test/x"}, "Content-Length": {"0"}}, ""},
 		{"an odd status", "GET", "799 Odd\r\nContent-Length: 0\r\n\r\n", http.Header{"Content-Length": {"0"}}, ""},
 		{"lanyard's words", "GET", "200 OK\r\nLanyard-Error: x\r\nLanyard-Hint: token-refreshed\r\nContent-Length: 0\r\n\r\n", http.Header{"Content-Length": {"0"}}, ""},

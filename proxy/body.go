@@ -35,7 +35,7 @@ type source struct {
 	changed *sync.Cond // on every change
 	current *attempt
 	held    bool   // the current attempt may not go on for now
-	spool   []byte // all that was read, unless lost
+	spool   spool  // all that was read, unless lost
 	lost    bool   // more was read than the spool may keep
 	piece   []byte // once lost: what was read and not yet taken
 	err     error  // how the body ended
@@ -170,6 +170,7 @@ func (s *source) finish(rc *http.ResponseController, major int) {
 	for s.running {
 		s.changed.Wait()
 	}
+	s.spool.free()
 	if !errors.Is(s.err, io.EOF) && major == 1 {
 		_ = rc.SetReadDeadline(time.Now().Add(lingerRead))
 	}
@@ -178,40 +179,56 @@ func (s *source) finish(rc *http.ResponseController, major int) {
 // pump reads the app whenever more is wanted, until the body has ended or the
 // source is done.
 func (s *source) pump() {
-	buf := buffers.Get().(*[copyBuffer]byte)
-	defer buffers.Put(buf)
+	var in window // for what is not kept
+	defer in.free()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var (
+		buf []byte
+		n   int
+		err error
+	)
 	for !s.done && (s.err == nil || len(s.piece) > 0) {
-		if !s.wanted {
+		switch {
+		case !s.wanted:
 			s.changed.Wait()
 			continue
+		case s.lost: // and the piece before has been taken
+			in.fit(n)
+			buf = in.bytes()
+		default:
+			buf = s.spool.room()
 		}
 		s.reading = true
 		s.mu.Unlock()
-		n, err := s.body.Read(buf[:])
+		n, err = s.body.Read(buf)
 		s.mu.Lock()
 		s.reading, s.wanted, s.err = false, false, err
-		s.keep(buf[:n])
+		s.keep(buf[:n], &in)
 		s.changed.Broadcast()
 	}
 	s.running, s.piece = false, nil
 	s.changed.Broadcast()
 }
 
-// keep stores what was read: in the spool as long as it may be sent again. What
-// one attempt asked for and another gets may go beyond the limit: it is no more
-// than one buffer, and the other has yet to read what stands before it.
-func (s *source) keep(b []byte) {
-	late := s.held || s.current.closed || s.current.pos < len(s.spool)
-	if !late && int64(len(s.spool)+len(b)) > s.limit {
-		s.lost, s.spool = true, nil
-	}
+// keep takes what was read: into the spool, where it stands already, as long as
+// it may be sent again, else as a piece. What one attempt asked for and another
+// gets may go beyond the limit: it is no more than one buffer, and the other has
+// yet to read what stands before it.
+func (s *source) keep(b []byte, in *window) {
 	if s.lost {
 		s.piece = b
 		return
 	}
-	s.spool = append(s.spool, b...)
+	late := s.held || s.current.closed || s.current.pos < s.spool.size
+	if late || int64(s.spool.size+len(b)) <= s.limit {
+		s.spool.size += len(b)
+		return
+	}
+	s.lost = true
+	in.widen() // most that are so long go on for long
+	s.piece = in.bytes()[:copy(in.bytes(), b)]
+	s.spool.free()
 }
 
 // Read implements io.Reader.
@@ -230,10 +247,10 @@ func (a *attempt) Read(p []byte) (int, error) {
 			s.piece = s.piece[n:]
 			s.changed.Broadcast()
 			return n, a.end(len(s.piece) == 0)
-		case !s.lost && a.pos < len(s.spool):
-			n = copy(p, s.spool[a.pos:])
+		case !s.lost && a.pos < s.spool.size:
+			n = s.spool.read(p, a.pos)
 			a.pos += n
-			return n, a.end(a.pos == len(s.spool))
+			return n, a.end(a.pos == s.spool.size)
 		case s.err != nil:
 			return 0, a.end(true)
 		case !s.wanted:

@@ -50,10 +50,16 @@ func (c *caller) addID(id string) {
 // is the connection that the path names, if it does.
 func readCaller(h http.Header, pathID string) (caller, *guard.Problem) {
 	var c caller
-	c.one(h["Lanyard-Key"], c.addKey)
-	c.one(h["Connection-Id"], c.addID)
-	c.one(h["User-Id"], func(userID string) { c.userID = userID })
-	c.one(h["Authorization"], c.addAuthorization)
+	if key, ok := c.only(h["Lanyard-Key"]); ok {
+		c.addKey(key)
+	}
+	if id, ok := c.only(h["Connection-Id"]); ok {
+		c.addID(id)
+	}
+	c.userID, _ = c.only(h["User-Id"])
+	if value, ok := c.only(h["Authorization"]); ok {
+		c.addAuthorization(value)
+	}
 	if pathID != "" {
 		c.addID(pathID)
 	}
@@ -64,14 +70,13 @@ func readCaller(h http.Header, pathID string) (caller, *guard.Problem) {
 	return c, nil
 }
 
-// one gives the only value of a header to add. Two values say two things.
-func (c *caller) one(values []string, add func(string)) {
-	if len(values) > 1 {
-		c.ambiguous = true
+// only returns the only value of a header. Two values say two things.
+func (c *caller) only(values []string) (value string, ok bool) {
+	if len(values) == 0 {
+		return "", false
 	}
-	if len(values) > 0 {
-		add(values[0])
-	}
+	c.ambiguous = c.ambiguous || len(values) > 1
+	return values[0], true
 }
 
 // addAuthorization reads `Bearer KEY`, `Bearer KEY.conn_…`, the same with any
@@ -102,11 +107,10 @@ func (c *caller) addAuthorization(value string) {
 // paramValue returns the value of the last parameter of a credential that
 // consists of parameters, else the credential.
 func paramValue(credential string) string {
-	i := strings.LastIndexByte(credential, '=')
-	if i < 0 {
+	if strings.IndexByte(credential, '=') < 0 { // nearly always
 		return credential
 	}
-	return strings.Trim(credential[i+1:], `"`)
+	return strings.Trim(credential[strings.LastIndexByte(credential, '=')+1:], `"`)
 }
 
 // findSlots looks for KEY.conn_… in the other headers: which of them is the
@@ -115,7 +119,7 @@ func paramValue(credential string) string {
 func (c *caller) findSlots(h http.Header) {
 	named := c.hasID
 	for name, values := range h {
-		if len(values) != 1 || name == "Authorization" || dropped(name) {
+		if len(values) != 1 || !strings.Contains(values[0], idMark) || name == "Authorization" || dropped(name) {
 			continue
 		}
 		value := values[0]
@@ -136,10 +140,14 @@ func (c *caller) findSlots(h http.Header) {
 	}
 }
 
-// splitSlot splits KEY.conn_… at its last ".conn_".
+// idMark stands between a key and the ID of a connection.
+const idMark = ".conn_"
+
+// splitSlot splits KEY.conn_… at its last ".conn_", which has the last
+// underscore if an ID follows.
 func splitSlot(s string) (key, id string, ok bool) {
-	i := strings.LastIndex(s, ".conn_")
-	if i < 0 || !tokenstore.IsID(s[i+1:]) {
+	i := strings.LastIndexByte(s, '_') + 1 - len(idMark)
+	if i < 0 || s[i:i+len(idMark)] != idMark || !tokenstore.IsID(s[i+1:]) {
 		return "", "", false
 	}
 	return s[:i], s[i+1:], true

@@ -110,7 +110,7 @@ func (c *Client) allowsCall(r *http.Request, target *url.URL, up *Upstream) stri
 
 // allowsPath looks at the bytes that will be sent.
 func (c *Client) allowsPath(target *url.URL, up *Upstream) bool {
-	path, _, _ := strings.Cut(target.RequestURI(), "?")
+	path := sentPath(target)
 	if !pathAllowed(path) {
 		return false
 	}

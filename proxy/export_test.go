@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/lanyard-proxy/lanyard/secret"
 )
@@ -30,3 +32,24 @@ func Mask(token string, pieces ...[]byte) ([]byte, error) {
 		Header: http.Header{"Content-Type": {"text/plain"}}, Body: io.NopCloser(io.MultiReader(readers...)),
 	}))
 }
+
+// Accept does all that is done before the request that goes upstream is made.
+func (h *Handler) Accept(r *http.Request) error {
+	c := &call{in: r}
+	if p := h.accept(r.Context(), c); p != nil {
+		return errors.New(p.Code)
+	}
+	return nil
+}
+
+// Prepare does all that is done before a request without a body is sent.
+func (h *Handler) Prepare(r *http.Request) error {
+	c := &call{in: r}
+	if p := h.accept(r.Context(), c); p != nil {
+		return errors.New(p.Code)
+	}
+	prepared.Store(h.request(c.withInterim(nil, false), c))
+	return nil
+}
+
+var prepared atomic.Pointer[http.Request] // so that what was made is not on the stack

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"io"
 	"maps"
@@ -8,14 +9,10 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 )
-
-// copyBuffer is how much of an answer is copied at a time.
-const copyBuffer = 32 << 10
-
-var buffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }} // :: *[copyBuffer]byte
 
 // errBadStatus is a final answer that HTTP does not have.
 var errBadStatus = errors.New("upstream answered with no final status")
@@ -31,18 +28,11 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, c *call) int {
 		_ = rc.EnableFullDuplex()
 	}
 	defer c.body.finish(rc, r.ProtoMajor)
-	early := &interim{w: w, c: c, keepLinks: h.cfg.KeepLinks}
-	out := newRequest(r, c).WithContext(
-		httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: early.pass}))
-	if h.cfg.Scrub {
-		delete(out.Header, "Accept-Encoding") // what comes compressed can't be read
-	}
-
-	res, err := h.send(out, c)
-	early.stop()
+	res, err := h.send(c.withInterim(w, h.cfg.KeepLinks), c)
+	c.early.stop()
 	if err == nil {
 		defer func() { _ = res.Body.Close() }()
-		if !validStatus(res.StatusCode, out) {
+		if !validStatus(res.StatusCode, r) {
 			err = errBadStatus
 		}
 	}
@@ -70,8 +60,8 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, c *call) int {
 
 // validStatus reports whether a final status can be passed on: the switch to
 // another protocol only if it was asked for.
-func validStatus(status int, out *http.Request) bool {
-	return status >= 200 || (status == http.StatusSwitchingProtocols && upgrade(out.Header) != "")
+func validStatus(status int, r *http.Request) bool {
+	return status >= 200 || (status == http.StatusSwitchingProtocols && upgrade(r.Header) != "")
 }
 
 // hasBody reports whether a request has a body, be it of unknown length.
@@ -79,30 +69,22 @@ func hasBody(r *http.Request) bool {
 	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
 }
 
-// newRequest returns the request that goes upstream, without its credential,
-// body and trailers.
-func newRequest(r *http.Request, c *call) *http.Request {
-	return &http.Request{
-		Method: r.Method, URL: c.target,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header:        outgoing(r.Header, c.spare),
-		ContentLength: r.ContentLength, TransferEncoding: r.TransferEncoding,
-	}
-}
-
 // answer copies an upstream's answer.
 func answer(w http.ResponseWriter, rc *http.ResponseController, r *http.Request, c *call, res *http.Response) {
-	removeHop(res.Header)
+	removeNamed(res.Header, res.Header["Connection"])
 	header := w.Header()
 	// What the server said of itself would stand beside what the provider says.
 	delete(header, "Server")
 	delete(header, "Alt-Svc")
 	header["Content-Type"] = nil // nobody guesses one
-	maps.Copy(header, res.Header)
-	removeOwn(res.Trailer)
-	announced := slices.Sorted(maps.Keys(res.Trailer))
-	if len(announced) > 0 {
-		header["Trailer"] = []string{strings.Join(announced, ", ")}
+	for name, values := range res.Header {
+		if !ofHop(name) {
+			header[name] = values
+		}
+	}
+	announced := announce(header, res.Trailer)
+	if res.StatusCode == http.StatusNotModified {
+		keepOf304(header)
 	}
 	closeAfter(header, r, c)
 	w.WriteHeader(res.StatusCode)
@@ -123,6 +105,31 @@ func answer(w http.ResponseWriter, rc *http.ResponseController, r *http.Request,
 	}
 }
 
+// keepOf304 keeps the type and the length of what is not sent again (RFC 9110
+// section 15.4.5): net/http drops them from a 304, by their usual names.
+func keepOf304(header http.Header) {
+	if _, err := strconv.ParseUint(header.Get("Content-Length"), 10, 63); err == nil {
+		header["content-length"] = header["Content-Length"]
+	}
+	if values := header["Content-Type"]; values != nil {
+		header["content-type"] = values
+	}
+	delete(header, "Content-Length")
+	delete(header, "Content-Type")
+}
+
+// announce says in header which trailers will come, and returns them.
+func announce(header, trailer http.Header) (names []string) {
+	if len(trailer) == 0 { // nearly always
+		return nil
+	}
+	removeOwn(trailer)
+	if names = slices.Sorted(maps.Keys(trailer)); len(names) > 0 {
+		header["Trailer"] = []string{strings.Join(names, ", ")}
+	}
+	return names
+}
+
 // closeAfter has an HTTP/1 connection closed after the answer if the app's
 // body is not at its end: what is left of it must never be taken for a request.
 func closeAfter(header http.Header, r *http.Request, c *call) {
@@ -134,16 +141,19 @@ func closeAfter(header http.Header, r *http.Request, c *call) {
 // copyBody copies the body as it comes. It reports false if the app is gone,
 // and panics if the upstream broke off.
 func copyBody(w http.ResponseWriter, rc *http.ResponseController, res *http.Response) bool {
-	buf := buffers.Get().(*[copyBuffer]byte)
-	defer buffers.Put(buf)
 	left := res.ContentLength
 	if left < 0 || left > copyBuffer {
 		_ = rc.Flush() // the header does not wait for the body
 	}
+	var in window
+	defer in.free()
+	if !isEvents(res.Header) {
+		in.widen() // most answers come whole
+	}
 	for {
-		n, err := res.Body.Read(buf[:])
+		n, err := res.Body.Read(in.bytes())
 		if n > 0 {
-			if _, err := w.Write(buf[:n]); err != nil {
+			if _, err := w.Write(in.bytes()[:n]); err != nil {
 				return false
 			}
 			left -= int64(n)
@@ -155,6 +165,7 @@ func copyBody(w http.ResponseWriter, rc *http.ResponseController, res *http.Resp
 			panic(http.ErrAbortHandler)
 		case n > 0 && left != 0:
 			_ = rc.Flush()
+			in.fit(n)
 		}
 	}
 }
@@ -176,6 +187,14 @@ type interim struct {
 	mu    sync.Mutex // guards what follows, and w until done
 	done  bool
 	count int
+}
+
+// withInterim returns the context of c with which the transport passes on to w
+// what comes before the final answer.
+func (c *call) withInterim(w http.ResponseWriter, keepLinks bool) context.Context {
+	c.early = interim{w: w, c: c, keepLinks: keepLinks}
+	c.trace.Got1xxResponse = c.early.pass
+	return httptrace.WithClientTrace(c.in.Context(), &c.trace)
 }
 
 // pass is the hook of the transport's goroutine. A 100 is not passed on: the

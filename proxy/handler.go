@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"time"
@@ -151,15 +152,15 @@ type call struct {
 	reason   string           // why it was refused, where that is more than the answer says
 	grant    *tokenstore.Grant
 	upstream *Upstream
-	target   *url.URL              // where it goes
-	place    func() *guard.Problem // finds target at upstream
-	body     *source               // the app's body, nil if it has none
-	spare    []string              // the headers that name the caller once more
-	// base is the URL under which the app reaches this upstream's API, for
-	// links: http://127.0.0.1:9080/github.
-	base  string
-	links int       // bytes of links that were looked at, see maxLinks
-	echo  *scrubber // nil where nothing is masked
+	route    route     // what it asks for
+	fixed    *url.URL  // where somebody else's reverse proxy sends it, which route says else
+	target   *url.URL  // where it goes
+	body     *source   // the app's body, nil if it has none
+	spare    []string  // the headers that name the caller once more
+	links    int       // bytes of links that were looked at, see maxLinks
+	echo     *scrubber // nil where nothing is masked
+	early    interim
+	trace    httptrace.ClientTrace
 }
 
 // ServeHTTP implements http.Handler.
@@ -167,7 +168,10 @@ type call struct {
 // It panics with http.ErrAbortHandler where an answer breaks off half-way or
 // nobody is left to answer, since only a connection cut says so.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	start := time.Now()
+	var start time.Time
+	if h.logger.Core().Enabled(zap.DebugLevel) {
+		start = time.Now()
+	}
 	if upgrade(r.Header) != "" {
 		defer h.tunnels.ask()()
 	}
@@ -198,20 +202,11 @@ func (h *Handler) accept(ctx context.Context, c *call) *guard.Problem {
 	if p := checkMethod(r.Method); p != nil {
 		return p
 	}
-	rt, p := h.route(r)
-	if p != nil {
+	if p := h.read(&c.route, r); p != nil {
 		return p
 	}
-	if p := h.open(ctx, c, rt.id); p != nil {
+	if p := h.open(ctx, c, c.route.id); p != nil {
 		return p
-	}
-	c.place = func() (p *guard.Problem) {
-		c.target, p = rt.target(c.upstream, r.Header["Lanyard-Host"])
-		return p
-	}
-	c.base = "http://" + r.Host + rt.prefix
-	if r.TLS != nil {
-		c.base = "https://" + r.Host + rt.prefix
 	}
 	return h.fetchToken(ctx, c)
 }
@@ -352,6 +347,19 @@ func (h *Handler) aim(c *call) *guard.Problem {
 	if c.reason = c.client.allowsCall(c.in, c.target, c.upstream); c.reason != "" {
 		return problemNotAllowed()
 	}
+	return nil
+}
+
+// place finds the target of c at its upstream.
+func (c *call) place() (p *guard.Problem) {
+	if c.fixed == nil {
+		c.target, p = c.route.target(c.upstream, c.in.Header["Lanyard-Host"])
+		return p
+	}
+	if !mayReach(c.upstream, c.fixed.Scheme, c.fixed.Host) {
+		return problemHost()
+	}
+	c.target = c.fixed
 	return nil
 }
 

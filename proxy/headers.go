@@ -53,11 +53,11 @@ func removeNamed(h http.Header, connection []string) {
 // upgrade returns the protocol that a message asks to switch to, or "". HTTP/2
 // is not carried that way: its requests would pass by all that is checked here.
 func upgrade(h http.Header) string {
-	protocol := h.Get("Upgrade")
-	if len(h["Upgrade"]) != 1 || strings.Contains(strings.ToLower(protocol), "h2c") || !hasToken(h["Connection"], "upgrade") {
+	values := h["Upgrade"]
+	if len(values) != 1 || strings.Contains(strings.ToLower(values[0]), "h2c") || !hasToken(h["Connection"], "upgrade") {
 		return ""
 	}
-	return protocol
+	return values[0]
 }
 
 // hasToken reports whether a comma-separated header has this token.
@@ -81,13 +81,24 @@ func removeOwn(h http.Header) {
 	}
 }
 
+// ofHop reports whether a header of an answer is about the upstream's
+// connection. name is canonical.
+func ofHop(name string) bool {
+	switch name {
+	case "Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authentication-Info",
+		"Te", "Trailer", "Transfer-Encoding", "Upgrade":
+		return true
+	}
+	return false
+}
+
 // removeHop removes what an answer says about the upstream's connection.
 func removeHop(h http.Header) {
 	removeNamed(h, h["Connection"])
-	for _, name := range [...]string{
-		"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authentication-Info", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
-	} {
-		delete(h, name)
+	for name := range h {
+		if ofHop(name) {
+			delete(h, name)
+		}
 	}
 }
 

@@ -89,15 +89,25 @@ func (c *call) ownURL(ref string) string {
 	}
 	if sameHost(scheme, authority, c.upstream.API.Host) {
 		if path, ok := strings.CutPrefix(rest, apiPath(c.upstream)); ok && (path == "" || strings.IndexByte("/?#", path[0]) >= 0) {
-			return c.base + path
+			return c.base() + path
 		}
 	}
 	for _, host := range c.upstream.Hosts {
 		if sameHost(scheme, authority, host) {
-			return c.base + hostSegment + host + rest
+			return c.base() + hostSegment + host + rest
 		}
 	}
 	return ref
+}
+
+// base returns the URL under which the app reaches the upstream's API:
+// http://127.0.0.1:9080/github.
+func (c *call) base() string {
+	scheme := "http://"
+	if c.in.TLS != nil {
+		scheme = "https://"
+	}
+	return scheme + c.in.Host + c.route.prefix
 }
 
 // resolve splits a URL reference into scheme, authority and the rest. A

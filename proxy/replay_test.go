@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -322,7 +323,7 @@ func TestBodyThatArrivesDuringRenewal(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1/x", body)
+		req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1/x", bufio.NewReaderSize(body, 32<<10))
 		req.Header.Set("Authorization", "Bearer "+clientKey+"."+connID)
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, req)

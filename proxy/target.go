@@ -3,7 +3,6 @@ package proxy
 import (
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/lanyard-proxy/lanyard/guard"
@@ -15,28 +14,28 @@ const hostSegment = "/_host/"
 
 // route is a request target taken apart, each part as it was sent.
 type route struct {
-	prefix   string   // under which the app reaches the API: /github, /c/conn_…
-	id       string   // the connection that the path names, if it does
-	hosts    []string // the host that the path asks for, if it does
-	path     string   // the rest, escaped
-	query    string   // without its question mark
+	prefix   string // under which the app reaches the API: /github, /c/conn_…
+	id       string // the connection that the path names, if it does
+	host     string // the host that the path asks for, if hasHost
+	hasHost  bool
+	path     string // the rest, escaped
+	query    string // without its question mark
 	hasQuery bool
 }
 
-// route reads the request target, from the bytes that were sent.
-func (h *Handler) route(r *http.Request) (route, *guard.Problem) {
-	var rt route
+// read reads the request target into rt, from the bytes that were sent.
+func (h *Handler) read(rt *route, r *http.Request) *guard.Problem {
 	target, ok := originForm(r)
 	rt.path, rt.query, rt.hasQuery = strings.Cut(target, "?")
-	if !ok || !pathAllowed(rt.path) || strings.IndexFunc(rt.query, isControl) >= 0 {
-		return rt, &guard.Problem{
+	if !ok || !pathAllowed(rt.path) || hasControl(rt.query) {
+		return &guard.Problem{
 			Status: http.StatusBadRequest, Code: "path_invalid",
 			Detail: "The path has a segment that is or decodes to . or .., a backslash, %00, or a character that no URL may have; or it is no path.",
 		}
 	}
 	rest, ok := strings.CutPrefix(rt.path, h.cfg.Prefix)
 	if !ok || (h.cfg.Prefix != "" && rest != "" && rest[0] != '/') {
-		return rt, &guard.Problem{
+		return &guard.Problem{
 			Status: http.StatusNotFound, Code: "not_found",
 			Detail: "This proxy answers under " + h.cfg.Prefix + "/ only.",
 		}
@@ -44,15 +43,16 @@ func (h *Handler) route(r *http.Request) (route, *guard.Problem) {
 	rt.prefix, rt.path = h.cfg.Prefix, rest
 	if named, ok := strings.CutPrefix(rt.path, "/c/"); ok && h.cfg.Path {
 		if id, rest := cutSegment(named); tokenstore.IsID(id) {
-			rt.id, rt.path, rt.prefix = id, rest, rt.prefix+"/c/"+id
+			rt.id, rt.path = id, rest
+			rt.prefix = target[:len(rt.prefix)+len("/c/")+len(id)]
 		}
 	}
 	if named, ok := strings.CutPrefix(rt.path, hostSegment); ok {
 		var host string
 		host, rt.path = cutSegment(named)
-		rt.hosts = []string{unescape(host)}
+		rt.host, rt.hasHost = unescape(host), true
 	}
-	return rt, nil
+	return nil
 }
 
 // cutSegment splits "segment/rest" before the slash.
@@ -91,7 +91,7 @@ func originForm(r *http.Request) (string, bool) {
 // pathAllowed reports whether an escaped path means the same wherever it is
 // read: providers differ in whether they decode before they resolve dots.
 func pathAllowed(path string) bool {
-	if strings.IndexFunc(path, isControl) >= 0 || strings.ContainsRune(path, '\\') || hasDots(path) {
+	if hasControl(path) || strings.IndexByte(path, '\\') >= 0 || hasDots(path) {
 		return false
 	}
 	if strings.IndexByte(path, '%') < 0 {
@@ -101,17 +101,27 @@ func pathAllowed(path string) bool {
 	return strings.IndexByte(once, 0) < 0 && !hasDots(once) && !hasDots(unescape(once))
 }
 
-func isControl(r rune) bool { return r <= ' ' || r == 0x7f }
+// hasControl reports whether there is a space or a control character in s.
+func hasControl(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] == 0x7f {
+			return true
+		}
+	}
+	return false
+}
 
 // hasDots reports whether a segment is . or .., whatever separates it: some
 // servers take a backslash for a slash, and drop parameters after a semicolon.
 func hasDots(path string) bool {
-	if !strings.Contains(path, ".") {
+	if strings.IndexByte(path, '.') < 0 {
 		return false
 	}
-	for segment := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '/' || r == '\\' }) {
-		segment, _, _ = strings.Cut(segment, ";")
-		if segment == "." || segment == ".." {
+	for i := range len(path) {
+		if path[i] != '.' || (i > 0 && path[i-1] != '/' && path[i-1] != '\\') {
+			continue
+		}
+		if rest := strings.TrimPrefix(path[i+1:], "."); rest == "" || strings.IndexByte(`/\;`, rest[0]) >= 0 {
 			return true
 		}
 	}
@@ -121,6 +131,9 @@ func hasDots(path string) bool {
 // unescape decodes every %XX that is one and leaves the others, so that a bad
 // escape can't hide a good one.
 func unescape(s string) string {
+	if strings.IndexByte(s, '%') < 0 { // nearly always
+		return s
+	}
 	var b strings.Builder
 	for {
 		i := strings.IndexByte(s, '%')
@@ -141,26 +154,24 @@ func unescape(s string) string {
 
 // target returns where a request goes: to the upstream's API, or to a declared
 // host that the path or the header Lanyard-Host asks for.
-func (rt route) target(up *Upstream, asked []string) (*url.URL, *guard.Problem) {
-	u := &url.URL{
-		Scheme: up.API.Scheme, Host: up.API.Host,
-		RawQuery: rt.query, ForceQuery: rt.hasQuery && rt.query == "",
-	}
-	asked = slices.Concat(rt.hosts, asked)
-	path := rt.path
-	if len(asked) == 0 {
+func (rt *route) target(up *Upstream, asked []string) (*url.URL, *guard.Problem) {
+	host, path := up.API.Host, rt.path
+	switch {
+	case rt.hasHost:
+		asked = append([]string{rt.host}, asked...)
+	case len(asked) == 0:
 		path = apiPath(up) + path
 	}
 	for _, name := range asked {
-		host, ok := declaredHost(up, name)
-		if !ok || !strings.EqualFold(name, asked[0]) {
+		var ok bool
+		if host, ok = declaredHost(up, name); !ok || !strings.EqualFold(name, asked[0]) {
 			return nil, problemHost()
 		}
-		u.Host = host
 	}
 	if path == "" {
 		path = "/"
 	}
+	u := &url.URL{Scheme: up.API.Scheme, Host: host, RawQuery: rt.query, ForceQuery: rt.hasQuery && rt.query == ""}
 	setPath(u, path)
 	return u, nil
 }
@@ -190,8 +201,20 @@ func declaredHost(up *Upstream, name string) (string, bool) {
 // with two slashes at its start: that one would read as a host.
 func setPath(u *url.URL, path string) {
 	u.Path = unescape(path)
+	if u.EscapedPath() == path { // nearly always
+		return
+	}
 	u.RawPath = path
 	if u.EscapedPath() != path && !strings.HasPrefix(path, "//") {
 		u.Opaque = path
 	}
+}
+
+// sentPath returns the path that u.RequestURI has.
+func sentPath(u *url.URL) string {
+	if u.Opaque == "" && u.Path != "" {
+		return u.EscapedPath()
+	}
+	path, _, _ := strings.Cut(u.RequestURI(), "?")
+	return path
 }

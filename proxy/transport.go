@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -20,28 +19,28 @@ const maxDrain = 64 << 10
 // send sends a request with the credential of c. If the upstream refuses the
 // token, it is renewed and the request is sent once more; the second answer is
 // final. The error is a *refusalError if the connection turns out to be dead.
-func (h *Handler) send(out *http.Request, c *call) (*http.Response, error) {
-	res, err := h.sendRenewed(out, c)
+func (h *Handler) send(ctx context.Context, c *call) (*http.Response, error) {
+	res, err := h.sendRenewed(ctx, c)
 	if err == nil {
-		h.hintScopes(out.Context(), c, res)
+		h.hintScopes(ctx, c, res)
 	}
 	return res, err
 }
 
-func (h *Handler) sendRenewed(out *http.Request, c *call) (*http.Response, error) {
-	res, err := h.attempt(out, c)
+func (h *Handler) sendRenewed(ctx context.Context, c *call) (*http.Response, error) {
+	res, err := h.attempt(ctx, c)
 	if err != nil || res.StatusCode != http.StatusUnauthorized || insufficientScope(res.Header) {
 		return res, err
 	}
 	// No more of the body may go to a request that is lost already; and the
 	// 401, which may have to be passed on, lives only while that request does.
 	replayable := c.body.hold()
-	next, err := h.cfg.Grants.Renew(out.Context(), c.grant.ConnectionID, c.grant.Token.Generation)
+	next, err := h.cfg.Grants.Renew(ctx, c.grant.ConnectionID, c.grant.Token.Generation)
 	switch {
 	case errors.Is(err, tokenstore.ErrReconnect):
 		c.body.stop()
 		_ = res.Body.Close()
-		return nil, &refusalError{h.problemEnded(out.Context(), err, c.grant)}
+		return nil, &refusalError{h.problemEnded(ctx, err, c.grant)}
 	case err != nil || next.Token.Generation <= c.grant.Token.Generation:
 		c.body.release()
 		return res, nil //nolint:nilerr // the provider's own 401 is the answer
@@ -53,20 +52,16 @@ func (h *Handler) sendRenewed(out *http.Request, c *call) (*http.Response, error
 		_, _ = io.CopyN(io.Discard, res.Body, maxDrain)
 	}
 	_ = res.Body.Close()
-	if p := h.follow(out.Context(), c, next); p != nil {
+	if p := h.follow(ctx, c, next); p != nil {
 		c.body.stop()
 		return nil, &refusalError{p}
 	}
-	out.URL, out.Host = c.target, c.target.Host
-	return h.attempt(out, c)
+	return h.attempt(ctx, c)
 }
 
-// attempt sends a clone of a request that carries the credential: what
-// handlers, logs and error routes see never does.
-func (h *Handler) attempt(out *http.Request, c *call) (*http.Response, error) {
-	req := out.WithContext(out.Context())
-	req.Header = maps.Clone(out.Header)
-	c.attach(req)
+// attempt sends the request of c once.
+func (h *Handler) attempt(ctx context.Context, c *call) (*http.Response, error) {
+	req := h.request(ctx, c)
 	if c.body != nil {
 		var fill func()
 		req.Trailer, fill = trailers(c.in, c.upstream)
@@ -85,7 +80,7 @@ func (h *Handler) attempt(out *http.Request, c *call) (*http.Response, error) {
 		// upstream had closed before it read anything.
 		req.GetBody = begin
 	}
-	h.noteUse(out.Context(), c)
+	h.noteUse(ctx, c)
 	if h.cfg.Scrub || c.upstream.Query != "" {
 		c.mask(!h.cfg.Scrub)
 	}
@@ -99,6 +94,32 @@ func (h *Handler) attempt(out *http.Request, c *call) (*http.Response, error) {
 		hd.clean(res.Header, c.echo)
 	}
 	return res, nil
+}
+
+// request returns the request that goes upstream, with its credential and
+// without its body. It shares no header map with that of the app, and each
+// attempt has one of its own: what handlers, logs and error routes see never
+// carries the credential, and a transport may go on reading what it has given
+// an answer to.
+func (h *Handler) request(ctx context.Context, c *call) *http.Request {
+	var req *http.Request
+	if c.fixed == nil {
+		req = (&http.Request{
+			Method: c.in.Method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+			ContentLength: c.in.ContentLength, TransferEncoding: c.in.TransferEncoding,
+		}).WithContext(ctx)
+	} else {
+		req = c.in.WithContext(ctx)
+		req.Body, req.Trailer = nil, nil
+	}
+	// The name in Host may decide who gets the request behind a shared address.
+	req.URL, req.Host = c.target, c.target.Host
+	req.Header = outgoing(c.in.Header, c.spare)
+	if h.cfg.Scrub {
+		delete(req.Header, "Accept-Encoding") // what comes compressed can't be read
+	}
+	c.attach(req)
+	return req
 }
 
 // Transport is an http.RoundTripper that does for a reverse proxy of somebody
@@ -133,16 +154,10 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return response(req, problem), nil
 	}
-	out := req.WithContext(ctx)
-	out.URL = c.target
-	out.Header = outgoing(req.Header, c.spare)
-	// The name in Host may decide who gets the request behind a shared address.
-	out.Host = c.target.Host
-	out.Body, out.Trailer = nil, nil
 	if hasBody(req) {
 		c.body = newSource(req.Body, t.h.spoolFor(req))
 	}
-	res, err := t.h.send(out, c)
+	res, err := t.h.send(ctx, c)
 	c.body.leave()
 	if refused, ok := errors.AsType[*refusalError](err); ok {
 		return response(req, refused.problem), nil
@@ -208,13 +223,7 @@ func (t *Transport) accept(ctx context.Context, c *call) *guard.Problem {
 	if u.Scheme == "" {
 		u.Scheme = c.upstream.API.Scheme
 	}
-	c.place = func() *guard.Problem {
-		if !mayReach(c.upstream, u.Scheme, u.Host) {
-			return problemHost()
-		}
-		c.target = &u
-		return nil
-	}
+	c.fixed = &u
 	return t.h.fetchToken(ctx, c)
 }
 

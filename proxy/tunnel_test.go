@@ -203,6 +203,38 @@ func TestA102TunnelsUnderWayAtAReload(t *testing.T) {
 	<-ended
 }
 
+// One direction of a tunnel can end before the other.
+func TestTunnelHalfClosed(t *testing.T) {
+	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: all\r\n\r\n")
+		all, err := io.ReadAll(rw.Reader)
+		if err != nil {
+			t.Errorf("the app's end does not arrive: %v", err)
+		}
+		_, _ = conn.Write(all)
+	})
+	conn, reader := r.dial(t)
+	_, _ = io.WriteString(conn, "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: all\r\n"+slotLine+"\r\nearly, ")
+	res, err := http.ReadResponse(reader, nil)
+	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("answer = %v, %v", res, err)
+	}
+	large := noise(1 << 20)
+	_, _ = conn.Write(large)
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(reader); err != nil || !bytes.Equal(got, append([]byte("early, "), large...)) {
+		t.Errorf("after its end the app got %d bytes, %v; want %d", len(got), err, len("early, ")+len(large))
+	}
+}
+
 // A switch that the upstream refuses is an answer like any other.
 func TestRefusedUpgrade(t *testing.T) {
 	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusUpgradeRequired) })

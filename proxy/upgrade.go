@@ -142,8 +142,11 @@ func (h *Handler) tunnel(ctx context.Context, rc *http.ResponseController, c *ca
 			cancel()
 		}
 	})
-	// What the app sent too early is in the reader.
-	if !copyHalf(upstream, buffered.Reader) {
+	// What the app sent too early is in the reader. The rest is not read through
+	// it: the server ends the request once its reader has seen the app's end,
+	// which is that of one direction only.
+	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	if _, err := upstream.Write(early); err != nil || !copyHalf(upstream, app) {
 		cancel()
 	}
 	<-fromUpstream
@@ -152,9 +155,22 @@ func (h *Handler) tunnel(ctx context.Context, rc *http.ResponseController, c *ca
 // copyHalf copies one direction and passes its end on. It reports false if it
 // could not, so that the other direction has no use either.
 func copyHalf(dst io.Writer, src io.Reader) bool {
-	if _, err := io.Copy(dst, src); err != nil {
-		return false
+	var in window
+	defer in.free()
+	for {
+		n, err := src.Read(in.bytes())
+		if n > 0 {
+			if _, err := dst.Write(in.bytes()[:n]); err != nil {
+				return false
+			}
+			in.fit(n)
+		}
+		if err == io.EOF {
+			half, ok := dst.(interface{ CloseWrite() error })
+			return ok && half.CloseWrite() == nil
+		}
+		if err != nil {
+			return false
+		}
 	}
-	half, ok := dst.(interface{ CloseWrite() error })
-	return ok && half.CloseWrite() == nil
 }

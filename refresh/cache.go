@@ -12,68 +12,59 @@ import (
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
-// shards keeps two connections from waiting for each other's lock.
-const shards = 256
-
-// cache holds the connections used of late, ready to be used again.
+// cache holds the connections used of late, ready to be used again. Whoever
+// looks for one takes no lock.
 type cache struct {
-	seed  maphash.Seed
-	limit int // entries per shard
-	shard [shards]shard
+	seed   maphash.Seed
+	limit  int // entries per shard
+	shards []shard
 }
 
 type shard struct {
-	mu      sync.RWMutex
-	entries map[string]*entry // guarded by mu :: connection ID → what is known of it
+	entries table[string, *entry] // :: connection ID → what is known of it
+
+	mu sync.Mutex // held by what changes entries, one of them, or epoch
 	// epoch counts the changes, so that a slow read of the store does not
 	// bring back what was changed or deleted meanwhile. Guarded by mu.
 	epoch uint64
 }
 
 type entry struct {
-	grant    *tokenstore.Grant // never changed; replaced as a whole, under the shard's lock
-	revision uint64
-	used     atomic.Int64 // Unix nanoseconds
+	grant    atomic.Pointer[tokenstore.Grant] // what it points to never changes
+	used     atomic.Int64                     // Unix nanoseconds
+	revision uint64                           // guarded by its shard's mu
 }
 
 // take makes g what is known. A generation that was known goes on being used.
 func (e *entry) take(g *tokenstore.Grant, revision uint64) {
-	if e.grant != nil && e.grant.Token.Generation == g.Token.Generation {
-		g.Uses = e.grant.Uses
+	if known := e.grant.Load(); known != nil && known.Token.Generation == g.Token.Generation {
+		g.Uses = known.Uses
 	}
-	e.grant, e.revision = g, revision
+	e.grant.Store(g)
+	e.revision = revision
 }
 
 func newCache(size int) *cache {
-	c := &cache{seed: maphash.MakeSeed(), limit: max(size/shards, 1)}
-	for i := range c.shard {
-		c.shard[i].entries = map[string]*entry{}
-	}
-	return c
+	n, limit := tables(size)
+	return &cache{seed: maphash.MakeSeed(), limit: limit, shards: make([]shard, n)}
 }
 
 func (c *cache) of(id string) *shard {
-	return &c.shard[maphash.String(c.seed, id)%shards]
+	return &c.shards[maphash.String(c.seed, id)%uint64(len(c.shards))]
 }
 
 // use returns the grant of a connection, or nil if it is not known.
 func (c *cache) use(id string, now time.Time) *tokenstore.Grant {
-	s := c.of(id)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	e := s.entries[id]
+	e := c.of(id).entries.all()[id]
 	if e == nil {
 		return nil
 	}
 	e.used.Store(now.UnixNano())
-	return e.grant
+	return e.grant.Load()
 }
 
 func (c *cache) lastUsed(id string) time.Time {
-	s := c.of(id)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if e := s.entries[id]; e != nil && e.used.Load() != 0 {
+	if e := c.of(id).entries.all()[id]; e != nil && e.used.Load() != 0 {
 		return time.Unix(0, e.used.Load())
 	}
 	return time.Time{}
@@ -83,11 +74,9 @@ func (c *cache) lastUsed(id string) time.Time {
 // was used since it was issued, and can be renewed.
 func (c *cache) dueAhead(now time.Time) []*tokenstore.Grant {
 	var due []*tokenstore.Grant
-	for i := range c.shard {
-		s := &c.shard[i]
-		s.mu.RLock()
-		for _, e := range s.entries {
-			g := e.grant
+	for i := range c.shards {
+		for _, e := range c.shards[i].entries.all() {
+			g := e.grant.Load()
 			if !g.Renewable || e.used.Load() <= g.Token.IssuedAt.UnixNano() || usable(g.Status, g.Disabled) != nil {
 				continue
 			}
@@ -95,15 +84,14 @@ func (c *cache) dueAhead(now time.Time) []*tokenstore.Grant {
 				due = append(due, g)
 			}
 		}
-		s.mu.RUnlock()
 	}
 	return due
 }
 
 func (c *cache) epoch(id string) uint64 {
 	s := c.of(id)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.epoch
 }
 
@@ -114,10 +102,17 @@ func (c *cache) load(conn *tokenstore.Connection, epoch uint64) *tokenstore.Gran
 	s := c.of(conn.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.epoch == epoch {
-		e := s.keep(conn.ID, c.limit)
+	switch e := s.entries.all()[conn.ID]; {
+	case s.epoch != epoch:
+	case e != nil:
 		e.take(g, conn.Revision)
 		e.used.Store(wallNow().UnixNano())
+	default:
+		e = new(entry) // not seen by anybody before it is complete
+		e.take(g, conn.Revision)
+		e.used.Store(wallNow().UnixNano())
+		s.makeRoom(c.limit)
+		s.entries.set(conn.ID, e)
 	}
 	return g
 }
@@ -129,7 +124,7 @@ func (c *cache) put(conn *tokenstore.Connection) *tokenstore.Grant {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.epoch++
-	e := s.entries[conn.ID]
+	e := s.entries.all()[conn.ID]
 	if e == nil {
 		return g // not in use: the next request reads it
 	}
@@ -144,31 +139,26 @@ func (c *cache) drop(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.epoch++
-	delete(s.entries, id)
+	s.entries.remove(id)
 }
 
-// keep returns the entry of id, making room for it if need be: of a few
-// entries the one that was used least lately goes. s.mu is held.
-func (s *shard) keep(id string, limit int) *entry {
-	if e := s.entries[id]; e != nil {
-		return e
+// makeRoom lets one more entry in: of a few entries the one that was used least
+// lately goes, where there are limit of them. s.mu is held.
+func (s *shard) makeRoom(limit int) {
+	if len(s.entries.all()) < limit {
+		return
 	}
-	if len(s.entries) >= limit {
-		const looked = 8
-		victim, oldest, n := "", int64(0), 0
-		for k, e := range s.entries { // in random order
-			if used := e.used.Load(); victim == "" || used < oldest {
-				victim, oldest = k, used
-			}
-			if n++; n == looked {
-				break
-			}
+	const looked = 8
+	victim, oldest, n := "", int64(0), 0
+	for k, e := range s.entries.all() { // in random order
+		if used := e.used.Load(); victim == "" || used < oldest {
+			victim, oldest = k, used
 		}
-		delete(s.entries, victim)
+		if n++; n == looked {
+			break
+		}
 	}
-	e := &entry{}
-	s.entries[id] = e
-	return e
+	s.entries.remove(victim)
 }
 
 func grantOf(c *tokenstore.Connection) *tokenstore.Grant {

@@ -146,9 +146,12 @@ func (r *Refresher) LastUsed(id string) time.Time { return r.cache.lastUsed(id) 
 // Errors: tokenstore.ErrReconnect, ErrNotActive, *UnavailableError, the
 // store's own, ctx's.
 func (r *Refresher) Token(ctx context.Context, g *tokenstore.Grant) (*tokenstore.Grant, error) {
+	if g.Token.SoftAt().IsZero() {
+		return g, nil // whatever the time
+	}
 	now := ageNow(g)
 	soft := softAt(g, now)
-	if soft.IsZero() || now.Before(soft) {
+	if now.Before(soft) {
 		return g, nil
 	}
 	end := g.Token.ExpiresAt

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
@@ -16,39 +17,37 @@ type userKey struct{ integration, userID string }
 func keyOf(c *tokenstore.Connection) userKey { return userKey{c.Integration, c.UserID} }
 
 // users knows which connection is the newest usable one of those users who were
-// asked for of late.
+// asked for of late. Whoever looks takes no lock.
 type users struct {
-	seed  maphash.Seed
-	limit int // entries per shard
-	shard [shards]userShard
+	seed   maphash.Seed
+	limit  int // entries per shard
+	shards []userShard
 }
 
 type userShard struct {
-	mu     sync.RWMutex
-	newest map[userKey]tokenstore.Position // guarded by mu :: user → the newest usable connection
-	// epoch counts the changes, as in shard. Guarded by mu.
-	epoch uint64
+	newest table[userKey, tokenstore.Position] // :: user → the newest usable connection
+	// epoch counts the changes, as in shard. It is counted before what it counts
+	// is seen.
+	epoch atomic.Uint64
+
+	mu sync.Mutex // held by what changes newest or epoch
 }
 
 func newUsers(size int) *users {
-	u := &users{seed: maphash.MakeSeed(), limit: max(size/shards, 1)}
-	for i := range u.shard {
-		u.shard[i].newest = map[userKey]tokenstore.Position{}
-	}
-	return u
+	n, limit := tables(size)
+	return &users{seed: maphash.MakeSeed(), limit: limit, shards: make([]userShard, n)}
 }
 
 func (u *users) of(k userKey) *userShard {
-	return &u.shard[maphash.Comparable(u.seed, k)%shards]
+	return &u.shards[maphash.Comparable(u.seed, k)%uint64(len(u.shards))]
 }
 
 // look returns the ID of the newest usable connection of a user, if that is
 // known, and the epoch for load.
 func (u *users) look(k userKey) (id string, epoch uint64) {
 	s := u.of(k)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.newest[k].ID, s.epoch
+	epoch = s.epoch.Load()
+	return s.newest.all()[k].ID, epoch
 }
 
 // load keeps what was read from the store after epoch was seen, unless something
@@ -58,16 +57,16 @@ func (u *users) load(c *tokenstore.Connection, epoch uint64) {
 	s := u.of(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.epoch != epoch {
+	if s.epoch.Load() != epoch {
 		return
 	}
-	if _, known := s.newest[k]; !known && len(s.newest) >= u.limit {
-		for victim := range s.newest { // any: it is read again when it is wanted
-			delete(s.newest, victim)
+	if _, known := s.newest.all()[k]; !known && len(s.newest.all()) >= u.limit {
+		for victim := range s.newest.all() { // any: it is read again when it is wanted
+			s.newest.remove(victim)
 			break
 		}
 	}
-	s.newest[k] = tokenstore.PositionOf(c)
+	s.newest.set(k, tokenstore.PositionOf(c))
 }
 
 // put takes notice of c, which was just written.
@@ -76,14 +75,14 @@ func (u *users) put(c *tokenstore.Connection) {
 	s := u.of(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known, ok := s.newest[k]
+	known, ok := s.newest.all()[k]
 	usable := usable(c.Status, c.Disabled) == nil
 	if ok && known.ID == c.ID && usable {
 		return // as most writes, which renew a token
 	}
-	s.epoch++
+	s.epoch.Add(1)
 	if ok && (known.ID == c.ID || usable && known.Compare(tokenstore.PositionOf(c)) < 0) {
-		delete(s.newest, k)
+		s.newest.remove(k)
 	}
 }
 
@@ -92,8 +91,8 @@ func (u *users) drop(k userKey) {
 	s := u.of(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.epoch++
-	delete(s.newest, k)
+	s.epoch.Add(1)
+	s.newest.remove(k)
 }
 
 // FindUser returns the connection of a user at an integration: the newest that

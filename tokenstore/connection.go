@@ -150,10 +150,22 @@ func IsID(s string) bool {
 	if !ok || rest == "" || len(rest) > 64 {
 		return false
 	}
-	return strings.IndexFunc(rest, func(r rune) bool {
-		return (r < 'A' || r > 'Z') && (r < '0' || r > '9') && (r < 'a' || r > 'z')
-	}) < 0
+	for i := range len(rest) {
+		if !inID[rest[i]] {
+			return false
+		}
+	}
+	return true
 }
+
+// inID are the bytes that an ID may have: in a random one, comparing them with
+// the ends of ranges is what no processor can foresee.
+var inID = func() (in [256]bool) {
+	for _, b := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") {
+		in[b] = true
+	}
+	return in
+}()
 
 // Clone returns a copy that shares nothing with c.
 func (c Connection) Clone() Connection {

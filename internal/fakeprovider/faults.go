@@ -268,6 +268,20 @@ func (q *Faults) Introspect(f ...Fault) { q.add(endpointIntrospect, f) }
 // API queues faults for API calls.
 func (q *Faults) API(f ...Fault) { q.add(endpointAPI, f) }
 
+// APILeft returns how many API calls the faults that wait will hit yet, those
+// that hit always left out.
+func (q *Faults) APILeft() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := 0
+	for _, f := range q.queue[endpointAPI] {
+		if !f.always {
+			n += max(1, f.times)
+		}
+	}
+	return n
+}
+
 // Clear takes all faults back.
 func (q *Faults) Clear() {
 	q.mu.Lock()

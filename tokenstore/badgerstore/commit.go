@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
@@ -148,16 +149,22 @@ func (s *Store) commitJobs() {
 	}
 }
 
-// addWaiting runs what waits in the queue and commits.
+// addWaiting runs what waits in the queue and commits. Once nothing waits it lets
+// the others run and looks again: those whom the last commit has answered are about
+// to write again, and would else all wait for the syncing of the first of them.
 func (c *committer) addWaiting(jobs <-chan *job) {
-	for len(c.ran) < maxBatch {
+	for yielded := false; len(c.ran) < maxBatch; {
 		select {
 		case j := <-jobs:
 			c.add(j)
 			continue
 		default:
 		}
-		break
+		if yielded {
+			break
+		}
+		yielded = true
+		runtime.Gosched()
 	}
 	c.commit()
 }

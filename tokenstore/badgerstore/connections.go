@@ -1,6 +1,7 @@
 package badgerstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -278,6 +279,10 @@ func (s *Store) putConnection(w *write, old, c *tokenstore.Connection) error {
 // putIndex writes what differs between the index keys of old and c, one of
 // which may be nil.
 func (s *Store) putIndex(w *write, old, c *tokenstore.Connection) {
+	if old != nil && c != nil && sameLists(old, c) {
+		putDue(w, old, c)
+		return
+	}
 	stale := make(map[string]bool)
 	if old != nil {
 		for _, key := range s.keys.indexKeys(old) {
@@ -295,5 +300,19 @@ func (s *Store) putIndex(w *write, old, c *tokenstore.Connection) {
 	}
 	for key := range stale {
 		w.remove([]byte(key))
+	}
+}
+
+// putDue is putIndex where the lists are the same.
+func putDue(w *write, old, c *tokenstore.Connection) {
+	before, after := dueKey(old.Due(), old.ID), dueKey(c.Due(), c.ID)
+	if bytes.Equal(before, after) {
+		return
+	}
+	if before != nil {
+		w.remove(before)
+	}
+	if after != nil {
+		w.set(after, present)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/dgraph-io/badger/v4"
+	"go.uber.org/zap"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
@@ -27,6 +28,9 @@ func (s *Store) CloseAbandoned() error {
 	}
 	return errors.Join(errs...)
 }
+
+// Options are those that Badger is opened with.
+func Options(dir string) badger.Options { return options(dir, newLogger(zap.NewNop())) }
 
 // Waiting returns how many writes wait for the committer.
 func (s *Store) Waiting() int { return len(s.jobs) }
@@ -69,6 +73,15 @@ func Check(dir string, codec tokenstore.Codec) error {
 	}
 	_, err = s.check(r, id)
 	return errors.Join(err, r.close())
+}
+
+// Parts returns in how many parts the connections of a store are counted.
+func Parts(dir string) (int, error) {
+	r, err := newReader(Files(dir))
+	if err != nil {
+		return 0, err
+	}
+	return len(r.parts(keyConnection)), r.close()
 }
 
 // Mark returns the path of the mark that is in force.

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"hash"
 )
 
 // head is what every transaction says of the whole store, under keyHead: its own
@@ -34,13 +35,33 @@ func (h *head) numbers() [headNumbers]*uint64 {
 }
 
 func (h *head) toggle(key []byte, prefix, id string, revision uint64) {
-	mac := hmac.New(sha256.New, key)
-	mac.Write([]byte(prefix))
-	mac.Write(binary.BigEndian.AppendUint64(nil, revision))
-	mac.Write([]byte(id))
-	for i, b := range mac.Sum(nil) {
+	h.xor(newDigester(key).of(prefix, []byte(id), revision))
+}
+
+func (h *head) xor(sum []byte) {
+	for i, b := range sum {
 		h.sum[i] ^= b
 	}
+}
+
+// digester makes what is xored into a head's sum, again and again.
+type digester struct {
+	mac       hash.Hash
+	text, sum []byte // of the last
+}
+
+func newDigester(key []byte) *digester { return &digester{mac: hmac.New(sha256.New, key)} }
+
+// of returns the digest of a connection or deleted ID, which is valid until the
+// next.
+func (d *digester) of(prefix string, id []byte, revision uint64) []byte {
+	d.text = append(d.text[:0], prefix...)
+	d.text = binary.BigEndian.AppendUint64(d.text, revision)
+	d.text = append(d.text, id...)
+	d.mac.Reset()
+	d.mac.Write(d.text)
+	d.sum = d.mac.Sum(d.sum[:0])
+	return d.sum
 }
 
 // count puts a connection or deleted ID in.

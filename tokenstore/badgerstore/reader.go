@@ -10,9 +10,12 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,14 +32,15 @@ type reader struct {
 	dir      string
 	problems []error // what is damaged or missing, by file
 
-	manifest []byte // the MANIFEST file
-	levels   map[uint8][]*table.Table
-	tables   []string // names of the files
+	manifest []byte                   // the MANIFEST file
+	levels   map[uint8][]*table.Table // level 0 by age, the others by key
+	tables   []string                 // names of the files
 	logs     []memLog
 	skips    *skl.Skiplist // what is in the logs, sorted
 	last     uint64        // the last transaction that is whole, with all before it
 
-	values map[uint32][]byte // bytes of the .vlog files that something points to
+	mu     sync.Mutex
+	values map[uint32][]byte // guarded by mu until all is read; bytes of the .vlog files that something points to
 }
 
 // newReader opens the files in dir and verifies them. What is damaged is left
@@ -54,27 +58,62 @@ func newReader(dir string) (*reader, error) {
 			return nil, err
 		}
 	}
-	for id, about := range manifest.Tables {
-		name := table.IDToFilename(id)
-		r.tables = append(r.tables, name)
-		t, err := openTable(filepath.Join(dir, name), about.Compression)
-		if isRefused(err) {
-			return nil, errors.Join(err, r.close())
-		}
-		if errors.Is(err, os.ErrNotExist) {
-			err = errors.New("it is missing")
-		}
-		if err != nil {
-			r.damaged("%s: %w", filepath.Join(dir, name), err)
-			continue
-		}
-		r.levels[about.Level] = append(r.levels[about.Level], t)
-		r.last = max(r.last, t.MaxVersion())
+	if err := r.openTables(manifest.Tables); err != nil {
+		return nil, errors.Join(err, r.close())
 	}
 	if err := r.readLogs(); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
 	return r, nil
+}
+
+// openTables opens and verifies as many tables at a time as there are processors.
+func (r *reader) openTables(tables map[uint64]badger.TableManifest) error {
+	ids := slices.Sorted(maps.Keys(tables))
+	opened, errs := make([]*table.Table, len(ids)), make([]error, len(ids))
+	each(len(ids), func(n int) {
+		opened[n], errs[n] = openTable(filepath.Join(r.dir, table.IDToFilename(ids[n])), tables[ids[n]].Compression)
+	})
+	var refused error
+	for n, id := range ids {
+		name := table.IDToFilename(id)
+		r.tables = append(r.tables, name)
+		switch t, err := opened[n], errs[n]; {
+		case err == nil:
+			level := tables[id].Level
+			r.levels[level] = append(r.levels[level], t)
+			r.last = max(r.last, t.MaxVersion())
+		case isRefused(err):
+			refused = err
+		case errors.Is(err, os.ErrNotExist):
+			r.damaged("%s: it is missing", filepath.Join(r.dir, name))
+		default:
+			r.damaged("%s: %w", filepath.Join(r.dir, name), err)
+		}
+	}
+	for level, tables := range r.levels {
+		slices.SortFunc(tables, func(a, b *table.Table) int {
+			if level == 0 { // the newest first
+				return cmp.Compare(b.ID(), a.ID())
+			}
+			return y.CompareKeys(a.Smallest(), b.Smallest())
+		})
+	}
+	return refused
+}
+
+// each calls do for all numbers below n, as many at a time as there are processors.
+func each(n int, do func(n int)) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(n, runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				do(i)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // tablesIn returns all tables that are there, for where no MANIFEST says which
@@ -191,13 +230,11 @@ func (r *reader) iterator() y.Iterator {
 	for _, level := range slices.Sorted(maps.Keys(r.levels)) {
 		tables := r.levels[level]
 		if level == 0 {
-			slices.SortFunc(tables, func(a, b *table.Table) int { return cmp.Compare(b.ID(), a.ID()) })
 			for _, t := range tables {
 				its = append(its, t.NewIterator(table.NOCACHE))
 			}
 			continue
 		}
-		slices.SortFunc(tables, func(a, b *table.Table) int { return y.CompareKeys(a.Smallest(), b.Smallest()) })
 		its = append(its, table.NewConcatIterator(tables, table.NOCACHE))
 	}
 	return table.NewMergeIterator(its, false)
@@ -210,16 +247,38 @@ type item struct {
 	damaged    error // why the value could not be read
 }
 
+// parts returns where parts of the keys that begin with prefix start, in their
+// order: the prefix, and the first keys of tables.
+func (r *reader) parts(prefix string) [][]byte {
+	starts := [][]byte{[]byte(prefix)}
+	for _, tables := range r.levels {
+		for _, t := range tables {
+			if key := y.ParseKey(t.Smallest()); bytes.HasPrefix(key, []byte(prefix)) {
+				starts = append(starts, bytes.Clone(key))
+			}
+		}
+	}
+	slices.SortFunc(starts, bytes.Compare)
+	return slices.CompactFunc(starts, bytes.Equal)
+}
+
 // each calls use for all keys that begin with prefix, in their order.
 func (r *reader) each(prefix string, use func(item) error) error {
+	return r.between(prefix, []byte(prefix), nil, use)
+}
+
+// between calls use for the keys that begin with prefix, from start on and before
+// end, or all from start on if that is nil, in their order. It may be called from
+// several goroutines at a time.
+func (r *reader) between(prefix string, start, end []byte, use func(item) error) error {
 	it := r.iterator()
 	defer func() { _ = it.Close() }()
 	now := uint64(time.Now().Unix()) //nolint:gosec // a time of today
 	var before []byte
-	for it.Seek(y.KeyWithTs([]byte(prefix), math.MaxUint64)); it.Valid(); it.Next() {
+	for it.Seek(y.KeyWithTs(start, math.MaxUint64)); it.Valid(); it.Next() {
 		full := it.Key()
 		key := y.ParseKey(full)
-		if !bytes.HasPrefix(key, []byte(prefix)) {
+		if !bytes.HasPrefix(key, []byte(prefix)) || (end != nil && bytes.Compare(key, end) >= 0) {
 			return nil
 		}
 		if before != nil && bytes.Equal(key, before) { // an older version
@@ -251,6 +310,8 @@ func (r *reader) value(key, pointer []byte) ([]byte, error) {
 		return nil, errors.New("it points nowhere")
 	}
 	path := filepath.Join(r.dir, valueFile(p.file))
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	file, ok := r.values[p.file]
 	if !ok {
 		var err error

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lanyard-proxy/lanyard/bench/internal/child"
+)
+
+// A tool is a program that is started.
+type tool struct {
+	name, debian string // of the program, and of its package
+	needed       func(j *job) bool
+}
+
+var tools = []tool{
+	{"nginx", "nginx-light", func(*job) bool { return true }},
+	{"wrk", "wrk", func(j *job) bool { return !j.h2c && !j.own() }},
+	{"h2load", "nghttp2-client", func(j *job) bool { return j.h2c }},
+	{"haproxy", "haproxy", func(j *job) bool { return slices.Contains(j.programs, programHAProxy) }},
+}
+
+// needTools installs what is missing where it runs as root on Debian.
+func needTools(ctx context.Context, chosen []*job) error {
+	missing := func() (packages []string) {
+		for _, t := range tools {
+			if _, err := exec.LookPath(t.name); err != nil && slices.ContainsFunc(chosen, t.needed) {
+				packages = append(packages, t.debian)
+			}
+		}
+		return packages
+	}
+	packages := missing()
+	if len(packages) == 0 {
+		return nil
+	}
+	if _, err := exec.LookPath("apt-get"); err == nil && os.Getuid() == 0 {
+		progress("installing %s", strings.Join(packages, " "))
+		_ = exec.CommandContext(ctx, "apt-get", "update", "-q").Run()
+		//nolint:gosec // G204: the packages above
+		cmd := exec.CommandContext(ctx, "apt-get", append([]string{"install", "-qy", "--no-install-recommends"}, packages...)...)
+		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		cmd.Stderr = os.Stderr
+		_ = cmd.Run()
+		packages = missing()
+	}
+	if len(packages) > 0 {
+		return fmt.Errorf("to be installed first (Debian's names): %s", strings.Join(packages, " "))
+	}
+	return nil
+}
+
+// The flags of ./xcaddy.sh.
+const (
+	buildTags    = "nobadger,nomysql,nopgx"
+	buildLDFlags = "-s -w"
+	caddyModule  = "github.com/caddyserver/caddy/v2"
+)
+
+// build returns Lanyard, which is given or built by ./xcaddy.sh, and stock Caddy
+// of the version in go.mod, built the same way.
+func build(ctx context.Context, dir, given string) (lanyard, caddy string, err error) {
+	root, err := output(ctx, "", "go", "list", "-m", "-f", "{{.Dir}}")
+	if err != nil {
+		return "", "", err
+	}
+	caddy = filepath.Join(dir, "stockcaddy")
+	//nolint:gosec // G204: no word is anybody else's
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", buildTags, "-ldflags", buildLDFlags, "-o", caddy, caddyModule+"/cmd/caddy")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", "", fmt.Errorf("building stock Caddy: %w: %s", err, out)
+	}
+	if given != "" {
+		lanyard, err = filepath.Abs(given)
+		return lanyard, caddy, err
+	}
+	if _, err := output(ctx, root, "./xcaddy.sh"); err != nil {
+		return "", "", err
+	}
+	return filepath.Join(root, "caddy"), caddy, nil
+}
+
+// output returns what a command printed, without the line's end.
+func output(ctx context.Context, dir, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // G204: no word is anybody else's
+	cmd.Dir = dir
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: %s", name, err, stderr.String())
+	}
+	return strings.TrimSpace(string(out) + stderr.String()), nil
+}
+
+// prove has each program get what is only for the right token, for each
+// connection that the job uses, and makes sure that a wrong one gets nothing.
+func (l *load) prove(ctx context.Context, j *job, running []*program) error {
+	for _, p := range running {
+		if err := l.proveRefused(ctx, j, p); err != nil {
+			return err
+		}
+		if err := l.proveAll(ctx, j, p); err != nil {
+			return fmt.Errorf("%s does not attach the right token: %w", p.name, err)
+		}
+	}
+	return nil
+}
+
+// proveAll asks with several requests at a time.
+func (l *load) proveAll(ctx context.Context, j *job, p *program) error {
+	prefix, count := j.prefix, l.connections
+	switch prefix {
+	case pathBig: // the same token, and less to send
+		prefix = pathSmall
+	case pathUpload:
+		count = uploadConnections
+	case pathSSE:
+		count = sseConnections
+	}
+	errs := make([]error, fewParallel)
+	var wg sync.WaitGroup
+	for n := range fewParallel {
+		wg.Go(func() {
+			for i := n; i < count && errs[n] == nil; i += fewParallel {
+				_, errs[n] = l.do(ctx, p, prefix, i)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// proveRefused asks a program that knows each connection for what is another
+// one's.
+func (l *load) proveRefused(ctx context.Context, j *job, p *program) error {
+	if p.name == programStock || p.name == programTuned {
+		return nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+path(j.prefix, 1), http.NoBody)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", p.auths[2])
+	resp, err := l.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusUnauthorized {
+		return fmt.Errorf("%s: the upstream took the token of another connection: %s", p.name, resp.Status)
+	}
+	return nil
+}
+
+func memories(running []*program) ([]child.Memory, error) {
+	all := make([]child.Memory, len(running))
+	for n, p := range running {
+		if p.child == nil {
+			continue
+		}
+		var err error
+		if all[n], err = p.child.Memory(); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+var modelName = regexp.MustCompile(`(?m)^model name\s*: (.*)$`)
+
+// describe returns the line that says where and with what this was measured.
+func describe(ctx context.Context, o options) (string, error) {
+	model := runtime.GOARCH
+	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		if m := modelName.FindSubmatch(info); m != nil {
+			model = string(m[1])
+		}
+	}
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return "", err
+	}
+	caddy, err := output(ctx, "", "go", "list", "-m", "-f", "{{.Version}}", caddyModule)
+	if err != nil {
+		return "", err
+	}
+	nginx, err := output(ctx, "", "nginx", "-v")
+	if err != nil {
+		return "", err
+	}
+	commit, err := output(ctx, "", "git", "describe", "--always", "--abbrev=10", "--exclude=*")
+	if err != nil {
+		commit = "unknown"
+	} else if changes, err := output(ctx, "", "git", "status", "--porcelain"); err != nil || changes != "" {
+		commit += " (tree has changes)"
+	}
+	if o.lanyard != "" {
+		commit += ", Lanyard given by -lanyard"
+	}
+	// the rest of the kernel's name is its builder's
+	version, _, _ := strings.Cut(strings.TrimSpace(string(kernel)), "-")
+	_, nginx, _ = strings.Cut(nginx, "nginx/")
+	return fmt.Sprintf("%s · %d CPUs (%s) · Linux %s · %s · Caddy %s · nginx %s · commit %s",
+		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), model, version, runtime.Version(), caddy, nginx, commit), nil
+}

@@ -1,0 +1,147 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// spare is what has to stay free on the disk.
+const spare = 8 << 30
+
+// figures are what was measured at one size.
+type figures struct {
+	sample
+	filled time.Duration // zero for a store that was there
+	inProcess
+	program
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ok, err := run(ctx)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "scale:", err)
+	}
+	if err != nil || !ok {
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) (ok bool, err error) {
+	sizes := flag.String("n", "1000,1000000", "`sizes` to measure, the smallest first")
+	dir := flag.String("dir", "", "`directory` for the stores; default: one for temporary files")
+	keep := flag.Bool("keep", false, "leave the stores in -dir, and take one that is there already")
+	bytes := flag.Int("tokens", 1000, "`bytes` of a connection's two tokens together")
+	path := flag.String("lanyard", "", "`path` of the program; default: it is built")
+	flag.Parse()
+	if *keep && *dir == "" {
+		return false, errors.New("-keep needs -dir")
+	}
+	if *dir == "" {
+		if *dir, err = os.MkdirTemp("", "lanyard-scale-"); err != nil {
+			return false, err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(*dir)) }()
+	}
+	var all []figures
+	for field := range strings.SplitSeq(*sizes, ",") {
+		n, err := strconv.Atoi(field)
+		if err != nil || n < 100 {
+			return false, fmt.Errorf("-n %s: a size is a number, at least 100", field)
+		}
+		all = append(all, figures{sample: sample{n: n, seed: 1, bytes: *bytes}})
+	}
+	logs, err := os.MkdirTemp("", "lanyard-scale-logs-")
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(logs)) }()
+	if *path == "" {
+		if *path, err = build(ctx, logs); err != nil {
+			return false, err
+		}
+	}
+	for i := range all {
+		if err := all[i].measure(ctx, *dir, *keep, *path, logs); err != nil {
+			return false, fmt.Errorf("%d connections: %w", all[i].n, err)
+		}
+	}
+	printTable(os.Stdout, all)
+	return printGates(os.Stdout, all), nil
+}
+
+// build builds the program.
+func build(ctx context.Context, dir string) (string, error) {
+	path := filepath.Join(dir, "caddy")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "nobadger,nomysql,nopgx", //nolint:gosec // fixed but for a path of ours
+		"-ldflags", "-s -w", "-o", path, "github.com/lanyard-proxy/lanyard/cmd/lanyard")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the program: %w: %s", err, text)
+	}
+	return path, nil
+}
+
+// measure makes a store, or takes the one that is there, and measures it. The
+// program comes first: what is measured in this process leaves traces in the
+// store.
+func (f *figures) measure(ctx context.Context, below string, keep bool, path, logs string) (err error) {
+	dir := filepath.Join(below, strconv.Itoa(f.n))
+	if info, there := os.Stat(filepath.Join(dir, madeFile)); keep && there == nil {
+		f.at = info.ModTime().UTC()
+		if time.Since(f.at) > 24*time.Hour {
+			return fmt.Errorf("the store in %s is older than a day, so that its tokens are soon due: remove it", dir)
+		}
+	} else if err := f.make(ctx, dir); err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	if !keep {
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	}
+	if f.program, err = measureProgram(ctx, path, dir, logs, f.sample); err != nil {
+		return fmt.Errorf("the program: %w", err)
+	}
+	f.inProcess, err = measureStore(ctx, dir, f.sample)
+	return err
+}
+
+// madeFile is made in a store that is whole. Its time is that of the sample.
+const madeFile = "scale-made"
+
+func (f *figures) make(ctx context.Context, dir string) error {
+	f.at = time.Now().UTC().Truncate(time.Second)
+	var fs syscall.Statfs_t
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		return err
+	}
+	// What a million took, with what is merged meanwhile.
+	if need := int64(f.n)*int64(f.bytes*11/10+2500) + spare; int64(fs.Bavail)*fs.Bsize < need { //nolint:gosec // a disk
+		return fmt.Errorf("%d GB of disk are needed, with %d to spare", need>>30, spare>>30)
+	}
+	began := time.Now()
+	if err := fill(ctx, dir, f.sample, os.Stderr); err != nil {
+		return err
+	}
+	f.filled = time.Since(began)
+	made := filepath.Join(dir, madeFile)
+	if err := os.WriteFile(made, nil, 0o600); err != nil {
+		return err
+	}
+	return os.Chtimes(made, f.at, f.at)
+}

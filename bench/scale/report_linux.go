@@ -1,0 +1,164 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// rows are the lines of the table.
+var rows = []struct {
+	name string
+	cell func(f *figures) string
+}{
+	{"bytes of tokens in each", func(f *figures) string { return fmt.Sprint(f.bytes) }},
+	{"written one by one, durable, by 1,024 writers", func(f *figures) string {
+		if f.filled == 0 {
+			return ""
+		}
+		return fmt.Sprintf("%v, %.0f/s", f.filled.Round(time.Second), float64(f.n)/f.filled.Seconds())
+	}},
+	{"disk", func(f *figures) string { return megabytes(f.disk) }},
+	{"disk for each connection", func(f *figures) string { return fmt.Sprintf("%.1f kB", float64(f.disk)/float64(f.n)/1000) }},
+	{"opening the store", func(f *figures) string { return short(f.opening) }},
+	{"start of the program to its first proxied call", func(f *figures) string { return short(f.firstCall) }},
+	{"start of the program to ready", func(f *figures) string { return short(f.ready) }},
+	{"its end", func(f *figures) string { return short(f.stop) }},
+	{"memory after its start (RSS)", func(f *figures) string { return megabytes(f.started.RSS) }},
+	{"… of that its own (anonymous)", func(f *figures) string { return megabytes(f.started.Anon) }},
+	{"memory after 200,000 calls (RSS, with the store's files mapped)", func(f *figures) string { return megabytes(f.called.RSS) }},
+	{"… of that its own (anonymous)", func(f *figures) string { return megabytes(f.called.Anon) }},
+	{"proxied call, any connection (the first with each is written to the audit log): CPU", func(f *figures) string { return short(f.any.cpu) }},
+	{"… median / p99, 16 at a time", func(f *figures) string { return median(f.any.took) }},
+	{"proxied call, 1,000 connections in turn: CPU", func(f *figures) string { return short(f.hot.cpu) }},
+	{"… median / p99, 16 at a time", func(f *figures) string { return median(f.hot.took) }},
+	{"API: list of one user, median / p99", func(f *figures) string { return median(f.list) }},
+	{"lookup in the store just opened, median / p99", func(f *figures) string { return median(f.first) }},
+	{"lookup in the store, median / p99", func(f *figures) string { return median(f.warm) }},
+	{"… mean", func(f *figures) string { return short(f.warm.mean()) }},
+	{"lookup in memory, mean", func(f *figures) string { return short(f.cached) }},
+	{"a connection in memory (100,000 at most)", func(f *figures) string { return fmt.Sprintf("%d bytes", f.entry) }},
+	{"list of one user, median / p99", func(f *figures) string { return median(f.byUser) }},
+	{"50 of 500 with a label, median / p99", func(f *figures) string { return median(f.byLabel) }},
+	{"newest of a user at an integration, median / p99", func(f *figures) string { return median(f.newest) }},
+	{"refresh schedule: a look with nothing due", func(f *figures) string { return short(f.idleLook) }},
+	{"… with one in a hundred due", func(f *figures) string { return fmt.Sprintf("%s for %d", short(f.dueLook), f.due) }},
+	{"… and to read each of them", func(f *figures) string { return short(f.dueWalk) }},
+	{"durable writes, 1 writer", rate(func(f *figures) float64 { return f.one })},
+	{"durable writes, 128 writers", rate(func(f *figures) float64 { return f.many })},
+	{"… of a Badger that syncs a transaction for each", rate(func(f *figures) float64 { return f.yardstick })},
+}
+
+func rate(of func(f *figures) float64) func(f *figures) string {
+	return func(f *figures) string { return fmt.Sprintf("%.0f/s", of(f)) }
+}
+
+func megabytes(n int64) string { return fmt.Sprintf("%.0f MB", float64(n)/1e6) }
+
+func median(t times) string { return short(t.of(0.5)) + " / " + short(t.of(0.99)) }
+
+// short is d with three digits.
+func short(d time.Duration) string {
+	unit := time.Nanosecond
+	for d/unit >= 1000 {
+		unit *= 10
+	}
+	return d.Round(unit).String()
+}
+
+func printTable(w io.Writer, all []figures) {
+	p := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
+	p("%s, %s\n\n| connections |", time.Now().UTC().Format(time.DateOnly), machine())
+	for i := range all {
+		p(" %d |", all[i].n)
+	}
+	p("\n|-|%s\n", strings.Repeat("-|", len(all)))
+	for _, row := range rows {
+		p("| %s |", row.name)
+		for i := range all {
+			p(" %s |", row.cell(&all[i]))
+		}
+		p("\n")
+	}
+}
+
+var modelName = regexp.MustCompile(`(?m)^model name\s*: (.*)$`)
+
+// machine says what this was measured on.
+func machine() string {
+	model, system, commit := "unknown", "unknown", "unknown"
+	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		if m := modelName.FindSubmatch(text); m != nil {
+			model = string(m[1])
+		}
+	}
+	if text, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		system, _, _ = strings.Cut(strings.TrimSpace(string(text)), "-") // the rest is its builder's
+	}
+	if text, err := exec.Command("git", "describe", "--always", "--dirty", "--exclude=*").Output(); err == nil { //nolint:noctx // takes no time
+		commit = strings.TrimSpace(string(text))
+	}
+	var info syscall.Sysinfo_t
+	memory := uint64(0)
+	if syscall.Sysinfo(&info) == nil {
+		memory = info.Totalram * uint64(info.Unit) >> 30
+	}
+	return fmt.Sprintf("%d CPUs (%s), %d GiB of memory, Linux %s, %s, commit %s",
+		runtime.NumCPU(), model, memory, system, runtime.Version(), commit)
+}
+
+// The limits that have to hold.
+const (
+	flat        = 2.0             // times what it costs at the smallest size
+	startLimit  = 2 * time.Second // at most at a million
+	memoryLimit = 250e6           // bytes, at a million
+	writesLeast = 10.0            // times one transaction each
+	million     = 1_000_000
+)
+
+// printGates says which limits hold, and reports whether all do.
+func printGates(w io.Writer, all []figures) bool {
+	held := true
+	gate := func(ok bool, format string, args ...any) {
+		word := "ok"
+		if !ok {
+			word, held = "**missed**", false
+		}
+		_, _ = fmt.Fprintf(w, "- %s: %s\n", word, fmt.Sprintf(format, args...))
+	}
+	_, _ = fmt.Fprintln(w)
+	least := &all[0]
+	for i := range all {
+		f := &all[i]
+		if i > 0 {
+			for _, c := range []struct {
+				name      string
+				now, then time.Duration
+			}{
+				{"a lookup in the store", f.warm.of(0.5), least.warm.of(0.5)},
+				{"a proxied call, in CPU", f.hot.cpu, least.hot.cpu},
+				{"a list of one user", f.byUser.of(0.5), least.byUser.of(0.5)},
+				{"a list of one user, through the API", f.list.of(0.5), least.list.of(0.5)},
+				{"a list by label", f.byLabel.of(0.5), least.byLabel.of(0.5)},
+			} {
+				times := float64(c.now) / float64(c.then)
+				gate(times <= flat, "%s at %d costs %.2f times what it does at %d, at most %.0f", c.name, f.n, times, least.n, flat)
+			}
+		}
+		if f.n <= million {
+			gate(f.firstCall < startLimit && f.ready < startLimit, "start at %d takes %s, under %v", f.n, short(max(f.firstCall, f.ready)), startLimit)
+			gate(f.started.Anon <= memoryLimit, "after it there are %s in memory but for the store's files, at most %s", megabytes(f.started.Anon), megabytes(memoryLimit))
+			gate(f.called.Anon <= memoryLimit, "after 200,000 calls there are %s but for the store's files, at most %s", megabytes(f.called.Anon), megabytes(memoryLimit))
+		}
+		gate(f.many >= writesLeast*f.yardstick, "durable writes by 128 at %d are %.1f times one transaction each, at least %.0f", f.n, f.many/f.yardstick, writesLeast)
+	}
+	return held
+}

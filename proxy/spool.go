@@ -1,0 +1,49 @@
+package proxy
+
+// spool keeps the beginning of a body in the buffers that it was read into: a
+// slice that grows is copied several times over, and each copy is left to the
+// garbage collector. The first buffer is small, as most bodies are. The zero
+// value is empty.
+type spool struct {
+	size  int // bytes that are kept
+	first *[waitBuffer]byte
+	more  []*[copyBuffer]byte
+}
+
+// room returns where the next bytes are to be read into. They are kept once
+// size has been put forward.
+func (s *spool) room() []byte {
+	switch {
+	case s.first == nil:
+		s.first = waitBuffers.Get().(*[waitBuffer]byte)
+	case s.size == waitBuffer+len(s.more)*copyBuffer:
+		s.more = append(s.more, buffers.Get().(*[copyBuffer]byte))
+	}
+	return s.from(s.size)
+}
+
+// from returns the buffer that has the byte at pos, from there on.
+func (s *spool) from(pos int) []byte {
+	if pos < waitBuffer {
+		return s.first[pos:]
+	}
+	pos -= waitBuffer
+	return s.more[pos/copyBuffer][pos%copyBuffer:]
+}
+
+// read copies what is kept at pos to p, as much as stands in one buffer.
+func (s *spool) read(p []byte, pos int) int {
+	kept := s.from(pos)
+	return copy(p, kept[:min(len(kept), s.size-pos)])
+}
+
+// free gives the buffers back. Nobody may be reading into them.
+func (s *spool) free() {
+	if s.first != nil {
+		waitBuffers.Put(s.first)
+	}
+	for _, b := range s.more {
+		buffers.Put(b)
+	}
+	*s = spool{}
+}
