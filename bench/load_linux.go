@@ -156,7 +156,6 @@ func (l *load) wrk(ctx context.Context, p *program, prefix string, size, paralle
 	if err := errors.Join(os.WriteFile(script, []byte(wrkScript), 0o600), writeLines(auths, p.auths)); err != nil {
 		return 0, 0, err
 	}
-	//nolint:gosec // G204: no word is anybody else's
 	cmd := exec.CommandContext(ctx, "wrk", "-t2", "-c"+strconv.Itoa(parallel), fmt.Sprintf("-d%.0fs", max(1, length.Seconds())),
 		"-s", script, p.url, "--", auths, prefix)
 	out, err := cmd.CombinedOutput()
@@ -192,7 +191,6 @@ func (l *load) h2load(ctx context.Context, p *program, length time.Duration) (re
 	// breaks off at the end as failed
 	count := int(length.Seconds() * 8000)
 	begin := time.Now()
-	//nolint:gosec // G204: no word is anybody else's
 	out, err := exec.CommandContext(ctx, "h2load", "-t2", "-c"+strconv.Itoa(fewParallel), "-m"+strconv.Itoa(manyParallel/fewParallel),
 		"-n", strconv.Itoa(count), "-H", "authorization: "+p.auths[0], "-H", "accept: application/json", "-H", "accept-language: en",
 		"-H", "user-agent: bench/1", "-H", "x-request-id: abcdef0123456789", p.url+path(pathSmall, 0)+"?page=2").CombinedOutput()

@@ -49,7 +49,6 @@ func needTools(ctx context.Context, chosen []*job) error {
 	if _, err := exec.LookPath("apt-get"); err == nil && os.Getuid() == 0 {
 		progress("installing %s", strings.Join(packages, " "))
 		_ = exec.CommandContext(ctx, "apt-get", "update", "-q").Run()
-		//nolint:gosec // G204: the packages above
 		cmd := exec.CommandContext(ctx, "apt-get", append([]string{"install", "-qy", "--no-install-recommends"}, packages...)...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		cmd.Stderr = os.Stderr
@@ -77,7 +76,6 @@ func build(ctx context.Context, dir, given string) (lanyard, caddy string, err e
 		return "", "", err
 	}
 	caddy = filepath.Join(dir, "stockcaddy")
-	//nolint:gosec // G204: no word is anybody else's
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", buildTags, "-ldflags", buildLDFlags, "-o", caddy, caddyModule+"/cmd/caddy")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -96,7 +94,7 @@ func build(ctx context.Context, dir, given string) (lanyard, caddy string, err e
 
 // output returns what a command printed, without the line's end.
 func output(ctx context.Context, dir, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // G204: no word is anybody else's
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -65,7 +65,6 @@ func (p *programs) fill(ctx context.Context, upstream string) error {
 	if err != nil {
 		return err
 	}
-	//nolint:gosec // G204: the binary that was built
 	cmd := exec.CommandContext(ctx, p.lanyard, "lanyard", "import", p.importFile(), "--no-verify", "--url", "http://"+p.apiAddr)
 	cmd.Env = append(os.Environ(), "LANYARD_API_KEY="+apiKey, "XDG_DATA_HOME="+p.dir, "XDG_CONFIG_HOME="+p.dir)
 	out, err := cmd.CombinedOutput()
@@ -120,7 +119,6 @@ func (p *programs) startCaddy(ctx context.Context, name, bin, config, addr strin
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	//nolint:gosec // G204: the binary that was built
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), bin, "run", "--adapter", "caddyfile", "--config", file)
 	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+p.dir, "XDG_CONFIG_HOME="+p.dir)
 	c, err := child.Start(p.dir, name, cmd)

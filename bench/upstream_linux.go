@@ -177,7 +177,6 @@ func startNginx(ctx context.Context, dir, name, config, addr string) (*child.Chi
 	if os.Getuid() == 0 {
 		global += " user root;" // the folder is ours alone
 	}
-	//nolint:gosec // G204: no word is anybody else's
 	c, err := child.Start(dir, name, exec.CommandContext(context.WithoutCancel(ctx), "nginx", "-p", dir, "-e", "stderr", "-c", file, "-g", global))
 	if err != nil {
 		return nil, err

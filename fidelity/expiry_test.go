@@ -93,7 +93,7 @@ func wsPastExpiry(ctx context.Context, w *world) error {
 	}
 	defer res.Body.Close()
 	if got, err := io.ReadAll(res.Body); err != nil || string(got) != "Bearer "+nextToken || x.refreshes.Load() != 1 {
-		return fmt.Errorf("a call past the expiry is answered %s %q after %d refreshes, %v", res.Status, got, x.refreshes.Load(), err)
+		return fmt.Errorf("a call past the expiry is answered %s %q after %d refreshes, %w", res.Status, got, x.refreshes.Load(), err)
 	}
 	if err := p.bothWays(hello, frame{fin: true, op: opPing}, frame{fin: true, op: opBinary, payload: noise(1 << 20)}); err != nil {
 		return fmt.Errorf("past the refresh: %w", err)

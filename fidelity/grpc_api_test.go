@@ -258,6 +258,7 @@ func (w *world) grpc(k grpcKind) (*grpcAPI, *front, error) {
 	sp := spec{URL: "http://" + l.Addr().String(), H2: true, GRPC: true}
 	var options []grpc.ServerOption
 	switch k {
+	case grpcPlain:
 	case grpcByTLS:
 		// Its certificate is borrowed from a server that never serves.
 		lender := httptest.NewUnstartedServer(nil)

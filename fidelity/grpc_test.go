@@ -97,7 +97,7 @@ func endCall(s grpc.ClientStream) error {
 	}
 	var m []byte
 	if err := s.RecvMsg(&m); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("the stream ends with %v", err)
+		return fmt.Errorf("the stream ends with %w", err)
 	}
 	return nil
 }

@@ -62,7 +62,7 @@ func fullDuplex(k kind, app *http.Transport) func(context.Context, *world) error
 		}
 		_ = pieces.Close()
 		if rest, err := io.ReadAll(res.Body); err != nil || len(rest) > 0 {
-			return fmt.Errorf("it ends with %q, %v", rest, err)
+			return fmt.Errorf("it ends with %q, %w", rest, err)
 		}
 		return nil
 	}
@@ -106,7 +106,7 @@ func h2Trailers(question string) func(context.Context, *world) error {
 		}
 		defer res.Body.Close()
 		if got, err := io.ReadAll(res.Body); err != nil || string(got) != "body" {
-			return fmt.Errorf("body is %q, %v", got, err)
+			return fmt.Errorf("body is %q, %w", got, err)
 		}
 		if got := strings.Join(res.Trailer["X-Answer"], " "); got != "a b "+question {
 			return fmt.Errorf("trailers are %q, want %q", got, "a b "+question)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -160,9 +161,7 @@ func sseResumed(ctx context.Context, w *world) error {
 		seen <- r.Header
 		events(next)(rw, r)
 	}, func(r *http.Request) {
-		for name, values := range want {
-			r.Header[name] = values
-		}
+		maps.Copy(r.Header, want)
 	})
 	if err != nil {
 		return err
@@ -240,7 +239,7 @@ func sseEnds(k kind, app *http.Transport) func(context.Context, *world) error {
 		}
 		close(next)
 		if rest, err := io.ReadAll(res.Body); err != nil || len(rest) > 0 {
-			return fmt.Errorf("it ends with %q, %v", rest, err)
+			return fmt.Errorf("it ends with %q, %w", rest, err)
 		}
 		return nil
 	}

@@ -48,7 +48,7 @@ func (h *Handler) Prepare(r *http.Request) error {
 	if p := h.accept(r.Context(), c); p != nil {
 		return errors.New(p.Code)
 	}
-	prepared.Store(h.request(c.withInterim(nil, false), c))
+	prepared.Store(h.request(c.withInterim(nil, false), c)) //nolint:contextcheck // the request's own
 	return nil
 }
 

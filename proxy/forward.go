@@ -28,7 +28,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, c *call) int {
 		_ = rc.EnableFullDuplex()
 	}
 	defer c.body.finish(rc, r.ProtoMajor)
-	res, err := h.send(c.withInterim(w, h.cfg.KeepLinks), c)
+	res, err := h.send(c.withInterim(w, h.cfg.KeepLinks), c) //nolint:contextcheck // the request's own
 	c.early.stop()
 	if err == nil {
 		defer func() { _ = res.Body.Close() }()

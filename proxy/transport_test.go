@@ -140,7 +140,7 @@ func TestA102TunnelsByTransportEndWithTheConnection(t *testing.T) {
 	server := httptest.NewServer(switching(t, ended))
 	t.Cleanup(server.Close)
 	r := behind(t, server.URL, server.URL)
-	conn, reader := tunnelled(t, r, clientKey)
+	conn, reader := tunnelled(t, r)
 	r.grants.end(otherID)
 	wantEcho(t, conn, reader)
 	r.grants.end(connID)

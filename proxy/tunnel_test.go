@@ -64,11 +64,11 @@ func TestWebSocket(t *testing.T) {
 }
 
 // tunnelled returns a tunnel through r to an upstream that echoes.
-func tunnelled(t *testing.T, r *rig, key string) (net.Conn, *bufio.Reader) {
+func tunnelled(t *testing.T, r *rig) (net.Conn, *bufio.Reader) {
 	t.Helper()
 	conn, reader := r.dial(t)
 	_, _ = io.WriteString(conn, "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: echo\r\n"+
-		"Authorization: Bearer "+key+"."+connID+"\r\n\r\n")
+		"Authorization: Bearer "+clientKey+"."+connID+"\r\n\r\n")
 	res, err := http.ReadResponse(reader, nil)
 	if err != nil || res.StatusCode != http.StatusSwitchingProtocols || len(res.Header["Authorization"]) > 0 {
 		t.Fatalf("answer = %v, %v", res, err)
@@ -107,7 +107,7 @@ func switching(t *testing.T, ended chan<- bool) http.HandlerFunc {
 func TestA102TunnelsEndWithTheConnection(t *testing.T) {
 	ended := make(chan bool, 10)
 	r := newRig(t, switching(t, ended))
-	conn, reader := tunnelled(t, r, clientKey)
+	conn, reader := tunnelled(t, r)
 	r.grants.end(otherID)
 	wantEcho(t, conn, reader)
 	r.grants.end(connID)
@@ -149,7 +149,7 @@ func TestA102TunnelsAndReloads(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.serve(t, h)
-			conn, reader := tunnelled(t, r, clientKey)
+			conn, reader := tunnelled(t, r)
 			h.EndTunnels(tt.kept)
 			if tt.ends {
 				if _, err := reader.ReadByte(); err == nil {

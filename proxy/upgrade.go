@@ -145,7 +145,7 @@ func (h *Handler) tunnel(ctx context.Context, rc *http.ResponseController, c *ca
 	// What the app sent too early is in the reader. The rest is not read through
 	// it: the server ends the request once its reader has seen the app's end,
 	// which is that of one direction only.
-	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	early, _ := buffered.Peek(buffered.Reader.Buffered())
 	if _, err := upstream.Write(early); err != nil || !copyHalf(upstream, app) {
 		cancel()
 	}

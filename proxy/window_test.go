@@ -50,7 +50,7 @@ func TestStreamsPassEachPieceAtOnce(t *testing.T) {
 // So do the messages of a tunnel.
 func TestTunnelsPassEachPieceAtOnce(t *testing.T) {
 	r := newRig(t, switching(t, make(chan bool, 1)))
-	conn, reader := tunnelled(t, r, clientKey)
+	conn, reader := tunnelled(t, r)
 	for i, size := range []int{1, 4095, 4096, 4097, 10, 32 << 10, 32<<10 + 1, 4096, 1, 100_000, 2} {
 		piece := bytes.Repeat([]byte{byte(i)}, size)
 		go func() { _, _ = conn.Write(piece) }()

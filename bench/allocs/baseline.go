@@ -96,7 +96,7 @@ func number(text string) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%q is no number", text)
 	}
-	return int(n), nil //nolint:gosec // 31 bits
+	return int(n), nil
 }
 
 func (b baseline) entries() (all []entry) {
@@ -189,7 +189,7 @@ func (e entry) verdict(now int, counted bool) (text string, wrong bool) {
 // where one is worse, much better, new or gone.
 func compare(out io.Writer, base baseline, counts map[name]int) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "package\tbenchmark\tbefore\tnow\t")
+	_, _ = fmt.Fprintln(w, "package\tbenchmark\tbefore\tnow\t")
 	verdicts := map[string]bool{}
 	for _, e := range base.entries() {
 		n, counted := counts[e.name]
@@ -204,7 +204,7 @@ func compare(out io.Writer, base baseline, counts map[name]int) error {
 		if !counted {
 			now = "-"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.pkg, e.benchmark, before, now, verdict)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.pkg, e.benchmark, before, now, verdict)
 	}
 	if err := w.Flush(); err != nil {
 		return err

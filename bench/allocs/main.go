@@ -63,7 +63,7 @@ func run(ctx context.Context, out io.Writer, write bool) error {
 		if missing := base.missing(counts); len(missing) > 0 {
 			return fmt.Errorf("there is no benchmark %s", strings.Join(missing, ", "))
 		}
-		return os.WriteFile(baselinePath, []byte(base.with(counts)), 0o644) //nolint:gosec // for all to read
+		return os.WriteFile(baselinePath, []byte(base.with(counts)), 0o644)
 	}
 	return compare(out, base, counts)
 }
@@ -85,7 +85,7 @@ func measure(ctx context.Context, base baseline) (map[name]int, error) {
 		"-bench", "^(" + strings.Join(slices.Compact(functions), "|") + ")$",
 		"-benchmem", "-benchtime", times, "-count", rounds, "-cpu", "1",
 	}
-	cmd := exec.CommandContext(ctx, "go", append(args, slices.Compact(packages)...)...) //nolint:gosec // what is listed
+	cmd := exec.CommandContext(ctx, "go", append(args, slices.Compact(packages)...)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	var stdout bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, os.Stderr

@@ -24,7 +24,7 @@ const keysetFile = "lanyard-keys.json"
 
 // openStore opens the store in dir, which has to have a keyset.
 func openStore(dir string) (*badgerstore.Store, error) {
-	text, err := os.ReadFile(filepath.Join(dir, keysetFile)) //nolint:gosec // the caller names the directory
+	text, err := os.ReadFile(filepath.Join(dir, keysetFile))
 	if err != nil {
 		return nil, err
 	}

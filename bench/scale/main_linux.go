@@ -36,7 +36,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "scale:", err)
 	}
 	if err != nil || !ok {
-		os.Exit(1)
+		stop()
+		os.Exit(1) //nolint:gocritic // stopped already
 	}
 }
 
@@ -86,7 +87,7 @@ func run(ctx context.Context) (ok bool, err error) {
 // build builds the program.
 func build(ctx context.Context, dir string) (string, error) {
 	path := filepath.Join(dir, "caddy")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "nobadger,nomysql,nopgx", //nolint:gosec // fixed but for a path of ours
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "nobadger,nomysql,nopgx",
 		"-ldflags", "-s -w", "-o", path, "github.com/lanyard-proxy/lanyard/cmd/lanyard")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
@@ -131,7 +132,7 @@ func (f *figures) make(ctx context.Context, dir string) error {
 		return err
 	}
 	// What a million took, with what is merged meanwhile.
-	if need := int64(f.n)*int64(f.bytes*11/10+2500) + spare; int64(fs.Bavail)*fs.Bsize < need { //nolint:gosec // a disk
+	if need := int64(f.n)*int64(f.bytes*11/10+2500) + spare; int64(fs.Bavail)*fs.Bsize < need {
 		return fmt.Errorf("%d GB of disk are needed, with %d to spare", need>>30, spare>>30)
 	}
 	began := time.Now()

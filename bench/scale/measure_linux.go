@@ -176,7 +176,7 @@ func heap() int64 {
 	runtime.GC()
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
-	return int64(stats.HeapAlloc) //nolint:gosec // far below
+	return int64(stats.HeapAlloc)
 }
 
 func (m *inProcess) lists(ctx context.Context, store *badgerstore.Store, s sample) (err error) {

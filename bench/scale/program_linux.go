@@ -133,7 +133,7 @@ func start(path, dir, logs, upstream string, s sample) (*running, error) {
 	if err := os.WriteFile(file, []byte(caddyfile(dir, upstream, addrs)), 0o600); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(path, "run", "--adapter", "caddyfile", "--config", file) //nolint:gosec,noctx // our own program; Stop ends it
+	cmd := exec.Command(path, "run", "--adapter", "caddyfile", "--config", file)
 	cmd.Env = append(os.Environ(), "HOME="+logs, "XDG_DATA_HOME="+logs, "XDG_CONFIG_HOME="+logs)
 	p := &running{
 		proxy: "http://" + addrs[0], api: "http://" + addrs[1], began: time.Now(), sample: s,

@@ -103,7 +103,7 @@ func machine() string {
 	if text, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		system, _, _ = strings.Cut(strings.TrimSpace(string(text)), "-") // the rest is its builder's
 	}
-	if text, err := exec.Command("git", "describe", "--always", "--dirty", "--exclude=*").Output(); err == nil { //nolint:noctx // takes no time
+	if text, err := exec.Command("git", "describe", "--always", "--dirty", "--exclude=*").Output(); err == nil {
 		commit = strings.TrimSpace(string(text))
 	}
 	var info syscall.Sysinfo_t

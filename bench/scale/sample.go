@@ -29,7 +29,7 @@ type sample struct {
 func (s sample) random(i int) *rand.ChaCha8 {
 	var seed [32]byte
 	binary.LittleEndian.PutUint64(seed[:], s.seed)
-	binary.LittleEndian.PutUint64(seed[8:], uint64(i)) //nolint:gosec // not negative
+	binary.LittleEndian.PutUint64(seed[8:], uint64(i))
 	return rand.NewChaCha8(seed)
 }
 
@@ -115,10 +115,10 @@ func (s sample) token(r *rand.ChaCha8, scopes []string, i int) tokenstore.Token 
 	t := tokenstore.Token{
 		AccessToken: token(r, s.bytes*7/10), RefreshToken: token(r, s.bytes*3/10), TokenType: "Bearer",
 		IssuedAt: s.at, Scopes: scopes,
-		ExpiresAt: s.at.Add(48*time.Hour + time.Duration(r.Uint64()%(26*24*3600))*time.Second), //nolint:gosec // small
+		ExpiresAt: s.at.Add(48*time.Hour + time.Duration(r.Uint64()%(26*24*3600))*time.Second),
 	}
 	if i%3 == 0 {
-		t.RefreshExpiresAt = s.at.Add(30*24*time.Hour + time.Duration(r.Uint64()%(150*24*3600))*time.Second) //nolint:gosec // small
+		t.RefreshExpiresAt = s.at.Add(30*24*time.Hour + time.Duration(r.Uint64()%(150*24*3600))*time.Second)
 	}
 	return t
 }

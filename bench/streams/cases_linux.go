@@ -20,31 +20,41 @@ type one struct {
 }
 
 var cases = []one{
-	{"idle-sse", "idle SSE streams, HTTP/2 from the app (200 a connection), HTTP/1.1 upstream",
+	{
+		"idle-sse", "idle SSE streams, HTTP/2 from the app (200 a connection), HTTP/1.1 upstream",
 		func(o options) int { return o.idle }, 1,
 		func(ctx context.Context, p *proxy, n int, o options, c *column) error {
 			return idle(ctx, p, n, o, c, dialEvents(p, n, true))
-		}},
-	{"idle-sse-h1", "idle SSE streams, HTTP/1.1 on both sides",
+		},
+	},
+	{
+		"idle-sse-h1", "idle SSE streams, HTTP/1.1 on both sides",
 		func(o options) int { return o.idle }, 2,
 		func(ctx context.Context, p *proxy, n int, o options, c *column) error {
 			return idle(ctx, p, n, o, c, dialEvents(p, n, false))
-		}},
-	{"idle-ws", "idle WebSockets",
+		},
+	},
+	{
+		"idle-ws", "idle WebSockets",
 		func(o options) int { return o.idle }, 2,
 		func(ctx context.Context, p *proxy, n int, o options, c *column) error {
 			return idle(ctx, p, n, o, c, dialWebSocket(p))
-		}},
-	{"busy-sse", "busy SSE streams, HTTP/1.1, 10 events of 200 bytes a second each",
+		},
+	},
+	{
+		"busy-sse", "busy SSE streams, HTTP/1.1, 10 events of 200 bytes a second each",
 		func(o options) int { return o.busy }, 2,
 		func(ctx context.Context, p *proxy, n int, o options, c *column) error {
 			return busy(ctx, p, n, o, c, dialEvents(p, n, false))
-		}},
-	{"busy-ws", "busy WebSockets, 10 messages of 200 bytes a second each, echoed",
+		},
+	},
+	{
+		"busy-ws", "busy WebSockets, 10 messages of 200 bytes a second each, echoed",
 		func(o options) int { return o.busy }, 2,
 		func(ctx context.Context, p *proxy, n int, o options, c *column) error {
 			return busy(ctx, p, n, o, c, dialWebSocket(p))
-		}},
+		},
+	},
 	{"slow", "parallel slow calls", func(o options) int { return o.slow }, 2, slow},
 }
 

@@ -117,7 +117,7 @@ func openFiles() (int, error) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
 		return 0, err
 	}
-	return int(min(l.Cur, 1<<30)), nil //nolint:gosec // it fits now
+	return int(min(l.Cur, 1<<30)), nil
 }
 
 // programs returns what is measured, built where no path was given.

@@ -161,7 +161,7 @@ func (p *proxy) stop() error {
 // connectionID returns the ID of a connection, in the form that Lanyard's have.
 func connectionID(n int) string {
 	var b [16]byte
-	binary.BigEndian.PutUint64(b[:], uint64(n)) //nolint:gosec // none is negative
+	binary.BigEndian.PutUint64(b[:], uint64(n))
 	return "conn_" + base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:])
 }
 

@@ -153,7 +153,7 @@ func dialEvents(p *proxy, n int, h2 bool) dialFunc {
 	return func(ctx context.Context, n int, s *stream, h how) (func() error, error) {
 		query := fmt.Sprintf("ms=%d&size=%d&count=%d", h.every.Milliseconds(), h.size, h.count)
 		t := transports[n%len(transports)]
-		res, err := t.RoundTrip(p.request(ctx, "/events", query, n))
+		res, err := t.RoundTrip(p.request(ctx, "/events", query, n)) //nolint:bodyclose // whoever reads the stream closes it
 		if err != nil {
 			return nil, err
 		}
@@ -208,7 +208,7 @@ func dialWebSocket(p *proxy) dialFunc {
 		return func() error {
 			stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 			defer stop()
-			defer conn.Close()
+			defer func() { _ = conn.Close() }()
 			var work sync.WaitGroup
 			defer work.Wait()
 			ctx, cancel := context.WithCancel(ctx)

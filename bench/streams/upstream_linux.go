@@ -58,7 +58,7 @@ func number(r *http.Request, name string) int {
 // every so many milliseconds, a number of them or until the caller leaves. The
 // first comes at any time within that span, so that not all come at once.
 func (u *upstream) events(w http.ResponseWriter, r *http.Request) {
-	every := max(1, time.Duration(number(r, "ms"))) * time.Millisecond
+	every := time.Duration(max(1, number(r, "ms"))) * time.Millisecond
 	count := number(r, "count")
 	w.Header().Set("Content-Type", "text/event-stream")
 	rc := http.NewResponseController(w)
@@ -88,7 +88,7 @@ func (u *upstream) webSocket(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
 		"Sec-WebSocket-Accept: "+acceptOf(r.Header.Get("Sec-WebSocket-Key"))+"\r\n\r\n")
 	in := bufio.NewReaderSize(io.MultiReader(io.LimitReader(rw.Reader, int64(rw.Reader.Buffered())), conn), 512)
