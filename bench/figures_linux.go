@@ -73,11 +73,16 @@ func (t *table) values(program string, m metric) []float64 {
 }
 
 // ratios returns a program's figures divided by those of another in the same
-// round: what disturbs a machine for a while disturbs both.
+// round: what disturbs a machine for a while disturbs both. It is empty where
+// the other had nothing to divide by, as what is added may be in a round that
+// went wrong.
 func (t *table) ratios(program, base string, m metric) []float64 {
 	own, other := t.values(program, m), t.values(base, m)
 	var ratios []float64
 	for i := range min(len(own), len(other)) {
+		if other[i] <= 0 {
+			return nil
+		}
 		ratios = append(ratios, own[i]/other[i])
 	}
 	return ratios

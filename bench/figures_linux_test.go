@@ -50,6 +50,16 @@ func TestRatiosAreOfTheSameRound(t *testing.T) {
 	}
 }
 
+func TestTurns(t *testing.T) {
+	var got [][]int
+	for round := range 4 {
+		got = append(got, turns(3, round))
+	}
+	if diff := cmp.Diff([][]int{{0, 1, 2}, {1, 0, 2}, {2, 0, 1}, {0, 2, 1}}, got); diff != "" {
+		t.Errorf("turns: -want +got\n%s", diff)
+	}
+}
+
 func TestAddOverDirect(t *testing.T) {
 	tab := &table{Rows: []row{
 		{programLanyard, []figures{{metricP50: 300}, {metricP50: 350}}},
@@ -59,6 +69,10 @@ func TestAddOverDirect(t *testing.T) {
 	tab.addOverDirect()
 	if diff := cmp.Diff([]float64{0.5, 0.4}, tab.ratios(programLanyard, programStock, metricAdded)); diff != "" {
 		t.Errorf("ratios of what is added: -want +got\n%s", diff)
+	}
+	tab.Rows[1].Rounds[1][metricAdded] = -10 // a ratio to it would hold any bound
+	if got := tab.ratios(programLanyard, programStock, metricAdded); len(got) > 0 {
+		t.Errorf("ratios to less than nothing = %v, want none", got)
 	}
 	if got := tab.values(programDirect, metricAdded); len(got) > 0 {
 		t.Errorf("the direct way adds %v, want nothing", got)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -36,6 +37,9 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	missed, err := run(ctx, o)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx) // what broke for it is nobody's fault
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -141,7 +145,7 @@ func (b *bench) prepare(ctx context.Context, chosen []*job) error {
 		return err
 	}
 	progress("building Lanyard and stock Caddy")
-	lanyard, caddy, err := build(ctx, b.dir, b.lanyard)
+	lanyard, caddy, err := binaries(ctx, b.dir, b.lanyard)
 	if err != nil {
 		return err
 	}
@@ -156,7 +160,7 @@ func (b *bench) prepare(ctx context.Context, chosen []*job) error {
 }
 
 // measure does a job with one kind of upstream. In each round every program has
-// its turn, and each round begins with another one.
+// its turn.
 func (b *bench) measure(ctx context.Context, j *job, kind upstreamKind) (*table, error) {
 	t := &table{Job: j, Upstream: kind}
 	upstream := b.upstreams.nginx[kind]
@@ -179,18 +183,23 @@ func (b *bench) measure(ctx context.Context, j *job, kind upstreamKind) (*table,
 		t.Rows = append(t.Rows, row{Program: name})
 	}
 	time.Sleep(startWait)
-	idle, err := memories(running)
-	if err != nil {
-		return nil, err
+	idle := make([]figures, len(running))
+	for n, p := range running {
+		idle[n] = figures{}
+		if err := idle[n].addMemory(p, metricRSSIdle, metricAnonIdle); err != nil {
+			return nil, err
+		}
 	}
 	if err := l.prove(ctx, j, running); err != nil {
 		return nil, err
 	}
 	for round := range b.rounds {
 		progress("%s, upstream %s: round %d of %d", j.name, kind, round+1, b.rounds)
-		for n := range running {
-			n = (n + round) % len(running)
+		for _, n := range turns(len(running), round) {
 			f, err := j.run(ctx, l, running[n])
+			if err == nil {
+				err = f.addMemory(running[n], metricRSS, metricAnon) // before it gives back what it has no use for now
+			}
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", running[n].name, err)
 			}
@@ -198,13 +207,25 @@ func (b *bench) measure(ctx context.Context, j *job, kind upstreamKind) (*table,
 		}
 	}
 	t.addOverDirect()
-	loaded, err := memories(running)
 	for n := range t.Rows {
-		f := t.Rows[n].Rounds[0]
-		f[metricRSSIdle], f[metricAnonIdle] = float64(idle[n].RSS)/1e6, float64(idle[n].Anon)/1e6
-		f[metricRSS], f[metricAnon] = float64(loaded[n].RSS)/1e6, float64(loaded[n].Anon)/1e6
+		maps.Copy(t.Rows[n].Rounds[0], idle[n])
 	}
-	return t, err
+	return t, nil
+}
+
+// turns returns the order of n programs in a round. Each round begins with
+// another one, and every second goes backwards: else each program would always
+// come behind the same one, and have what that one leaves to the system.
+func turns(n, round int) []int {
+	order := make([]int, n)
+	for i := range order {
+		step := i
+		if round%2 == 1 {
+			step = n - i
+		}
+		order[i] = (round + step) % n
+	}
+	return order
 }
 
 func stop(running []*program) {

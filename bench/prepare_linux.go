@@ -9,14 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
-	"github.com/lanyard-proxy/lanyard/bench/internal/child"
+	"github.com/lanyard-proxy/lanyard/bench/internal/build"
+	"github.com/lanyard-proxy/lanyard/bench/internal/machine"
 )
 
 // A tool is a program that is started.
@@ -61,41 +59,22 @@ func needTools(ctx context.Context, chosen []*job) error {
 	return nil
 }
 
-// The flags of ./xcaddy.sh.
-const (
-	buildTags    = "nobadger,nomysql,nopgx"
-	buildLDFlags = "-s -w"
-	caddyModule  = "github.com/caddyserver/caddy/v2"
-)
-
-// build returns Lanyard, which is given or built by ./xcaddy.sh, and stock Caddy
-// of the version in go.mod, built the same way.
-func build(ctx context.Context, dir, given string) (lanyard, caddy string, err error) {
-	root, err := output(ctx, "", "go", "list", "-m", "-f", "{{.Dir}}")
-	if err != nil {
+// binaries returns Lanyard, which is given or built, and stock Caddy.
+func binaries(ctx context.Context, dir, given string) (lanyard, caddy string, err error) {
+	if caddy, err = build.Stock(ctx, dir); err != nil {
 		return "", "", err
-	}
-	caddy = filepath.Join(dir, "stockcaddy")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", buildTags, "-ldflags", buildLDFlags, "-o", caddy, caddyModule+"/cmd/caddy")
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", "", fmt.Errorf("building stock Caddy: %w: %s", err, out)
 	}
 	if given != "" {
 		lanyard, err = filepath.Abs(given)
-		return lanyard, caddy, err
+	} else {
+		lanyard, err = build.Lanyard(ctx)
 	}
-	if _, err := output(ctx, root, "./xcaddy.sh"); err != nil {
-		return "", "", err
-	}
-	return filepath.Join(root, "caddy"), caddy, nil
+	return lanyard, caddy, err
 }
 
 // output returns what a command printed, without the line's end.
-func output(ctx context.Context, dir, name string, args ...string) (string, error) {
+func output(ctx context.Context, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = dir
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -165,54 +144,30 @@ func (l *load) proveRefused(ctx context.Context, j *job, p *program) error {
 	return nil
 }
 
-func memories(running []*program) ([]child.Memory, error) {
-	all := make([]child.Memory, len(running))
-	for n, p := range running {
-		if p.child == nil {
-			continue
-		}
-		var err error
-		if all[n], err = p.child.Memory(); err != nil {
-			return nil, err
-		}
+// addMemory notes what a program has in memory, in MB. The direct way is none.
+func (f figures) addMemory(p *program, rss, anonymous metric) error {
+	if p.child == nil {
+		return nil
 	}
-	return all, nil
+	m, err := p.child.Memory()
+	f[rss], f[anonymous] = float64(m.RSS)/1e6, float64(m.Anon)/1e6
+	return err
 }
-
-var modelName = regexp.MustCompile(`(?m)^model name\s*: (.*)$`)
 
 // describe returns the line that says where and with what this was measured.
 func describe(ctx context.Context, o options) (string, error) {
-	model := runtime.GOARCH
-	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		if m := modelName.FindSubmatch(info); m != nil {
-			model = string(m[1])
-		}
-	}
-	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	caddy, err := output(ctx, "go", "list", "-m", "-f", "{{.Version}}", "github.com/caddyserver/caddy/v2")
 	if err != nil {
 		return "", err
 	}
-	caddy, err := output(ctx, "", "go", "list", "-m", "-f", "{{.Version}}", caddyModule)
+	nginx, err := output(ctx, "nginx", "-v")
 	if err != nil {
 		return "", err
 	}
-	nginx, err := output(ctx, "", "nginx", "-v")
-	if err != nil {
-		return "", err
-	}
-	commit, err := output(ctx, "", "git", "describe", "--always", "--abbrev=10", "--exclude=*")
-	if err != nil {
-		commit = "unknown"
-	} else if changes, err := output(ctx, "", "git", "status", "--porcelain"); err != nil || changes != "" {
-		commit += " (tree has changes)"
-	}
-	if o.lanyard != "" {
-		commit += ", Lanyard given by -lanyard"
-	}
-	// the rest of the kernel's name is its builder's
-	version, _, _ := strings.Cut(strings.TrimSpace(string(kernel)), "-")
 	_, nginx, _ = strings.Cut(nginx, "nginx/")
-	return fmt.Sprintf("%s · %d CPUs (%s) · Linux %s · %s · Caddy %s · nginx %s · commit %s",
-		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), model, version, runtime.Version(), caddy, nginx, commit), nil
+	line := fmt.Sprintf("%s · Caddy %s · nginx %s", machine.Describe(ctx), caddy, nginx)
+	if o.lanyard != "" {
+		line += " · Lanyard given by -lanyard"
+	}
+	return line, nil
 }

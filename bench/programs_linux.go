@@ -227,28 +227,24 @@ http {
 	upstream api {
 		server %[3]s;
 		keepalive 1024;
+		keepalive_requests 1000000000;
 	}
 	server {
 		listen %[4]s%[5]s backlog=4096;
+		proxy_http_version 1.1;
+		proxy_set_header Connection "";
+		proxy_set_header Authorization $token;
+		proxy_request_buffering off;
+		proxy_ssl_protocols TLSv1.2 TLSv1.3;
+		proxy_ssl_verify on;
+		proxy_ssl_trusted_certificate %[7]s;
+		proxy_ssl_name %[8]s;
 		location / {
 			proxy_pass %[6]s://api;
-			proxy_http_version 1.1;
-			proxy_set_header Connection "";
-			proxy_set_header Authorization $token;
-			proxy_request_buffering off;
-			proxy_ssl_verify on;
-			proxy_ssl_trusted_certificate %[7]s;
-			proxy_ssl_name %[8]s;
 		}
 		location %[9]s {
 			proxy_pass %[6]s://api;
-			proxy_http_version 1.1;
-			proxy_set_header Connection "";
-			proxy_set_header Authorization $token;
 			proxy_buffering off;
-			proxy_ssl_verify on;
-			proxy_ssl_trusted_certificate %[7]s;
-			proxy_ssl_name %[8]s;
 		}
 	}
 }

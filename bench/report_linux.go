@@ -42,7 +42,7 @@ var notes = []string{
 	"*Larger pool* is stock Caddy with `keepalive_idle_conns_per_host 1024`, as Lanyard has it; by default Caddy keeps 32, and connects anew for the others.",
 	"*nginx* is Debian's, with a `map` of the 10,000 and 1,024 idle connections, buffering switched off for uploads and events. It can't speak HTTP/2 to an upstream. Where it comes near *no proxy*, " +
 		"the client and the upstream are the limit.",
-	"CPU is what the program itself used, in the kernel too. Memory is read when all rounds of a job are over; of nginx, it is the sum of its processes.",
+	"CPU is what the program itself used, in the kernel too. Memory is read after each turn of a program; of nginx, it is the sum of its processes, with what they share in each.",
 }
 
 // markdown returns the report, and whether a bound was missed.

@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -141,4 +144,21 @@ func IntegrationBlock(name string) string {
 func NextStep(err error) string {
 	a, _ := errors.AsType[advised](err)
 	return a.next
+}
+
+// KeepAPIs has n goroutines remember each so many APIs of connections where there
+// is room for most. It returns how many are kept, and how many it thinks there are.
+func KeepAPIs(most, n, each int) (kept, counted int) {
+	a := apis{most: most, bound: new(sync.Map), count: new(atomic.Int64)}
+	var wg sync.WaitGroup
+	for g := range n {
+		wg.Go(func() {
+			for i := range each {
+				a.keep(fmt.Sprint(g, "-", i), &boundAPI{})
+			}
+		})
+	}
+	wg.Wait()
+	a.bound.Range(func(any, any) bool { kept++; return true })
+	return kept, int(a.count.Load())
 }

@@ -148,8 +148,8 @@ func (a apis) of(g *tokenstore.Grant) (up *proxy.Upstream, reason string) {
 	return up, ""
 }
 
-// keep remembers where a connection leads. Where there is no room, any other
-// is forgotten: it is made again when it is wanted.
+// keep remembers where a connection leads. Where there is no room, others are
+// forgotten until there is: they are made again when they are wanted.
 func (a apis) keep(id string, api *boundAPI) {
 	if _, known := a.bound.Swap(id, api); known || int(a.count.Add(1)) <= a.most {
 		return
@@ -161,7 +161,7 @@ func (a apis) keep(id string, api *boundAPI) {
 		if _, gone := a.bound.LoadAndDelete(victim); gone {
 			a.count.Add(-1)
 		}
-		return false
+		return int(a.count.Load()) > a.most // others may forget the same one
 	})
 }
 

@@ -171,3 +171,11 @@ func TestUpstreamsAreRemembered(t *testing.T) {
 		t.Errorf("of %d APIs %d were remembered", most/10, known)
 	}
 }
+
+// The memory of where connections lead is bounded, however many calls fill it.
+func TestAPIsAreBounded(t *testing.T) {
+	kept, counted := caddymodule.KeepAPIs(100, 8, 20_000)
+	if kept > 200 || kept != counted {
+		t.Errorf("%d are kept and %d counted, want 100 or a few more", kept, counted)
+	}
+}

@@ -18,6 +18,8 @@ const (
 	gib = 1 << 30
 	// lowMemory is what a proxy may ever take, whatever goes through it.
 	lowMemory = 160 << 20
+	// littleMore is by how much it may grow where one body alone goes through.
+	littleMore = 24 << 20
 )
 
 // sample is bytes of all values whose length is a prime, so that pieces which
@@ -56,14 +58,20 @@ func wantStream(r io.Reader, n int64) error {
 	return nil
 }
 
-// uploaded is a row on a request's body: how it is framed and what it is.
+// uploaded is a row on a request's body: how it is framed and what it is. No
+// header comes with it that was not sent.
 func uploaded(name string, fails marks, method string, lines []string, body string, check func(x *exchange) error) row {
 	return row{name: name, fails: fails, run: func(ctx context.Context, w *world) error {
 		x, err := w.exchange(ctx, asked{method: method, lines: lines, body: body}, ok)
 		if err != nil {
 			return err
 		}
-		return check(x)
+		if err := check(x); err != nil {
+			return err
+		}
+		framing := []string{"content-length", "transfer-encoding", "trailer"}
+		return wantHeaders("request", headers(x.request.lines, framing...),
+			headers(append([]string{"Host: " + w.up.host, "Authorization: Bearer " + token}, lines...), framing...))
 	}}
 }
 
@@ -281,39 +289,54 @@ func (w *world) wantLowMemory() error {
 	return nil
 }
 
+// inLittle runs what nothing runs beside, and looks at how far the proxy's memory
+// grows meanwhile.
+func (w *world) inLittle(run func() error) error {
+	f, err := w.via(w.up.spec)
+	if err != nil {
+		return err
+	}
+	before := f.resetMemory()
+	if err := run(); err != nil {
+		return err
+	}
+	if peak := f.memory(); peak > before+littleMore {
+		return fmt.Errorf("the proxy took %d MiB, and %d MiB before", peak>>20, before>>20)
+	}
+	return nil
+}
+
 // up is a row on a large upload.
 func up(n int64, chunked bool) func(context.Context, *world) error {
 	return func(ctx context.Context, w *world) error {
-		err := w.conversation(ctx, func(s *served) error {
-			if s.chunked() != chunked {
-				return fmt.Errorf("the body came with %s", short(s.lines))
-			}
-			if err := wantStream(s.body(), n); err != nil {
-				return err
-			}
-			return s.send(ok)
-		}, func(c *client, path string) error {
-			if !chunked {
-				if err := c.send(c.head("PUT", path, fmt.Sprintf("Content-Length: %d", n))); err != nil {
+		return w.inLittle(func() error {
+			return w.conversation(ctx, func(s *served) error {
+				if s.chunked() != chunked {
+					return fmt.Errorf("the body came with %s", short(s.lines))
+				}
+				if err := wantStream(s.body(), n); err != nil {
 					return err
 				}
-				if _, err := io.Copy(c.Conn, stream(n)); err != nil {
+				return s.send(ok)
+			}, func(c *client, path string) error {
+				if !chunked {
+					if err := c.send(c.head("PUT", path, fmt.Sprintf("Content-Length: %d", n))); err != nil {
+						return err
+					}
+					if _, err := io.Copy(c.Conn, stream(n)); err != nil {
+						return err
+					}
+					return c.wantStatus(200)
+				}
+				if err := c.send(c.head("PUT", path, chunkedLine...)); err != nil {
+					return err
+				}
+				if err := writeChunks(c.Conn, stream(n)); err != nil {
 					return err
 				}
 				return c.wantStatus(200)
-			}
-			if err := c.send(c.head("PUT", path, chunkedLine...)); err != nil {
-				return err
-			}
-			if err := writeChunks(c.Conn, stream(n)); err != nil {
-				return err
-			}
-			return c.wantStatus(200)
+			})
 		})
-		if err != nil {
-			return err
-		}
-		return w.wantLowMemory()
 	}
 }
 
@@ -333,31 +356,29 @@ func writeChunks(w io.Writer, r io.Reader) error {
 // down is a row on a large download.
 func down(n int64, chunked bool) func(context.Context, *world) error {
 	return func(ctx context.Context, w *world) error {
-		err := w.conversation(ctx, func(s *served) error {
-			if !chunked {
-				if err := s.send(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", n)); err != nil {
+		return w.inLittle(func() error {
+			return w.conversation(ctx, func(s *served) error {
+				if !chunked {
+					if err := s.send(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", n)); err != nil {
+						return err
+					}
+					_, err := io.Copy(s.conn, stream(n))
 					return err
 				}
-				_, err := io.Copy(s.conn, stream(n))
-				return err
-			}
-			if err := s.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"); err != nil {
-				return err
-			}
-			return writeChunks(s.conn, stream(n))
-		}, func(c *client, path string) error {
-			if err := c.send(c.head("GET", path)); err != nil {
-				return err
-			}
-			_, m, err := c.answer()
-			if err != nil {
-				return err
-			}
-			return wantStream(m.body(), n)
+				if err := s.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"); err != nil {
+					return err
+				}
+				return writeChunks(s.conn, stream(n))
+			}, func(c *client, path string) error {
+				if err := c.send(c.head("GET", path)); err != nil {
+					return err
+				}
+				_, m, err := c.answer()
+				if err != nil {
+					return err
+				}
+				return wantStream(m.body(), n)
+			})
 		})
-		if err != nil {
-			return err
-		}
-		return w.wantLowMemory()
 	}
 }

@@ -19,6 +19,17 @@ var connectionRows = []row{
 	{name: "Requests on one connection are answered in order, pipelined too", run: pipelined},
 	{name: "Connections are kept, to the app and to the upstream", run: kept},
 	{name: "A kept connection that the upstream has closed costs no request", run: stale},
+	{name: "An answer that takes ten seconds to begin comes", run: func(ctx context.Context, w *world) error {
+		return w.conversation(ctx, func(s *served) error {
+			time.Sleep(10 * time.Second)
+			return s.send(ok)
+		}, func(c *client, path string) error {
+			if err := c.send(c.head("GET", path)); err != nil {
+				return err
+			}
+			return c.wantStatus(200)
+		})
+	}},
 	{name: "A reader who is slow gets everything", run: slowReader},
 	{name: "A head and a body that come byte by byte arrive", run: slowWriter},
 	{name: "A download waits for its reader, and takes no memory", run: backPressureDown},

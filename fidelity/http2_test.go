@@ -187,6 +187,51 @@ var http2Rows = []row{
 		_, err = io.ReadFull(res.Body, make([]byte, 4))
 		return errors.Join(err, res.Body.Close())
 	}),
+	fromH2("Over HTTP/2, 500 headers of 64 KiB go out, and come back", nil, func(s *served) error {
+		if err := wantHeaders("request", headers(s.lines, "host"), headers(append(many(500, 128), "Authorization: Bearer "+token))); err != nil {
+			return err
+		}
+		return s.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + strings.Join(many(500, 128), "\r\n") + "\r\n\r\nok")
+	}, func(_ context.Context, c *http.Client, req *http.Request) error {
+		for _, line := range many(500, 128) {
+			name, value, _ := strings.Cut(line, ": ")
+			req.Header.Set(name, value)
+		}
+		res, _, err := get(c, req, 200)
+		if err != nil {
+			return err
+		}
+		for _, line := range many(500, 128) {
+			name, value, _ := strings.Cut(line, ": ")
+			if err := wantLines(name, res.Header.Values(name), value); err != nil {
+				return err
+			}
+		}
+		return nil
+	}),
+	fromH2("To HTTP/2, an answer that comes before the upload has ended comes at once", nil, func(s *served) error {
+		if _, err := io.ReadFull(s.body(), make([]byte, 4)); err != nil {
+			return err
+		}
+		if err := s.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"); err != nil {
+			return err
+		}
+		_ = s.gone(5 * time.Second)
+		return errClose
+	}, func(ctx context.Context, c *http.Client, req *http.Request) error {
+		ctx, cancel := context.WithTimeout(ctx, atOnce)
+		defer cancel()
+		in, out := io.Pipe()
+		defer out.Close()
+		go func() { _, _ = io.WriteString(out, "half") }()
+		req = req.WithContext(ctx)
+		req.Method, req.Body, req.ContentLength = "POST", in, 1_000_000
+		_, body, err := get(c, req, 403)
+		if err != nil {
+			return err
+		}
+		return wantEqual("body", body, "no")
+	}),
 	fromH2("Over HTTP/2, 8 MiB go up and come down", nil, func(s *served) error {
 		if err := wantStream(s.body(), 8<<20); err != nil {
 			return err

@@ -26,6 +26,7 @@ var webSocketRows = []row{
 	{name: "Close codes and reasons of the API arrive, and the app's answer to them", run: wsClosing(false)},
 	{name: "An app that hangs up ends the API's side within a second", run: onSockets(wsHangUp(true))},
 	{name: "An API that hangs up ends the app's side within a second", run: onSockets(wsHangUp(false))},
+	{name: "A WebSocket that is silent for ten seconds goes on", run: onSockets(wsSilent)},
 	{name: "Single frames of 8 MiB pass both ways byte for byte", run: onSockets(wsLarge)},
 	{name: "Megabytes pass in both directions at once", run: onSockets(wsFullDuplex)},
 	{name: "Five hundred questions, each sent when the one before is answered, take no time", run: onSockets(wsPingPong)},
@@ -191,6 +192,15 @@ func wsHangUp(app bool) func(*pair) error {
 		_ = gone.Close()
 		return wantEnd(left)
 	}
+}
+
+func wsSilent(p *pair) error {
+	hello := frame{fin: true, op: opText, payload: []byte("hello")}
+	if err := p.bothWays(hello); err != nil {
+		return err
+	}
+	time.Sleep(10 * time.Second)
+	return p.bothWays(hello)
 }
 
 func wsLarge(p *pair) error {

@@ -24,9 +24,20 @@ var errAttemptOver = errors.New("attempt is over")
 // after another. What is read is kept in the spool, up to a limit; while it
 // holds everything, a further attempt can begin.
 //
-// One goroutine reads the app, when the current attempt wants more than there
-// is. No attempt does so itself, since an HTTP/2 transport waits for the Read
-// it is in before it lets go of a request, and the app may stall for ever.
+// One goroutine reads the app, the pump: first when an attempt wants more than
+// there is, then one buffer ahead of it. No attempt does so itself, since an
+// HTTP/2 transport waits for the Read it is in before it lets go of a request,
+// and the app may stall for ever.
+//
+// A buffer that is given back is soon another request's, so nobody may have it
+// any more. All of a source's buffers are the pump's. It is the only one that
+// writes into them, and it does so unlocked; attempts copy out of them, under
+// the lock and only what the spool or piece has. So the pump gives back the
+// spool once it has taken the spool from attempts (lost), and its own buffer
+// once that piece was taken or, at its end, withdrawn; finish gives back the
+// spool when the pump has ended, and no pump begins after that, as begin makes
+// no more attempts and all that there were are closed. A source that nobody
+// finishes leaves its spool to the garbage collector.
 type source struct {
 	body  io.Reader
 	limit int64
@@ -58,16 +69,17 @@ type attempt struct {
 	s      *source
 	pos    int // in the spool
 	closed bool
+	ended  bool   // it was told that the body ends
 	atEOF  func() // called when the body has been read to its end
 }
 
 // begin ends the current attempt and starts another. It reports false if what
-// was read is lost.
+// was read is lost, or no further attempt was to be.
 func (s *source) begin(atEOF func()) (*attempt, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stopLocked()
-	if s.lost {
+	if s.lost || s.last || s.done {
 		return nil, false
 	}
 	s.current = &attempt{s: s, atEOF: atEOF}
@@ -124,6 +136,17 @@ func (s *source) ended() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return errors.Is(s.err, io.EOF)
+}
+
+// sent reports whether the current attempt has had the whole body, and was told
+// so: what is held back may be no more than that.
+func (s *source) sent() bool {
+	if s == nil {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current.ended
 }
 
 // failed reports whether the app's body broke off.
@@ -194,7 +217,7 @@ func (s *source) pump() {
 			s.changed.Wait()
 			continue
 		case s.lost: // and the piece before has been taken
-			in.fit(n)
+			in.grow(n)
 			buf = in.bytes()
 		default:
 			buf = s.spool.room()
@@ -245,35 +268,49 @@ func (a *attempt) Read(p []byte) (int, error) {
 		case s.lost && len(s.piece) > 0:
 			n = copy(p, s.piece)
 			s.piece = s.piece[n:]
-			s.changed.Broadcast()
-			return n, a.end(len(s.piece) == 0)
+			return n, a.took(len(s.piece) == 0)
 		case !s.lost && a.pos < s.spool.size:
 			n = s.spool.read(p, a.pos)
 			a.pos += n
-			return n, a.end(a.pos == s.spool.size)
+			return n, a.took(a.pos == s.spool.size)
 		case s.err != nil:
-			return 0, a.end(true)
-		case !s.wanted:
-			s.wanted = true
-			if !s.running {
-				s.running = true
-				go s.pump()
-			}
-			s.changed.Broadcast()
+			return 0, a.took(true)
+		default:
+			s.wantLocked()
 		}
 		s.changed.Wait()
 	}
 }
 
-// end returns how the body ended, if it did and this was all of it.
-func (a *attempt) end(all bool) error {
-	if !all || a.s.err == nil {
+// took returns how the body ended, if it did and this was all of it. If there
+// may be more, that is read while the transport passes this on.
+func (a *attempt) took(all bool) error {
+	s := a.s
+	switch {
+	case !all:
 		return nil
-	}
-	if errors.Is(a.s.err, io.EOF) {
+	case s.err == nil:
+		s.wantLocked()
+		return nil
+	case errors.Is(s.err, io.EOF):
+		a.ended = true
 		a.atEOF()
 	}
-	return a.s.err
+	s.changed.Broadcast() // the pump need not keep the piece
+	return s.err
+}
+
+// wantLocked has the app read once more.
+func (s *source) wantLocked() {
+	if s.wanted {
+		return
+	}
+	s.wanted = true
+	if !s.running {
+		s.running = true
+		go s.pump()
+	}
+	s.changed.Broadcast()
 }
 
 // Close implements io.Closer. The app's body is the server's to close.

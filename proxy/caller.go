@@ -119,24 +119,29 @@ func paramValue(credential string) string {
 func (c *caller) findSlots(h http.Header) {
 	named := c.hasID
 	for name, values := range h {
-		if len(values) != 1 || !strings.Contains(values[0], idMark) || name == "Authorization" || dropped(name) {
-			continue
-		}
-		value := values[0]
-		key, id, ok := splitSlot(paramValue(value[strings.LastIndexByte(value, ' ')+1:]))
-		switch {
-		case !ok || !isKey(key):
-		case !named:
-			c.addKey(key)
-			c.addID(id)
-			if c.slot != "" {
-				c.ambiguous = true
+		for _, value := range values {
+			if strings.Contains(value, idMark) && name != "Authorization" && !dropped(name) {
+				c.addSlot(name, value, named)
 			}
-			c.slot = name
-		case c.key.Equal(secret.New(key)):
-			c.addID(id)
-			c.spare = append(c.spare, name)
 		}
+	}
+}
+
+// addSlot reads one value of another header.
+func (c *caller) addSlot(name, value string, named bool) {
+	key, id, ok := splitSlot(paramValue(value[strings.LastIndexByte(value, ' ')+1:]))
+	switch {
+	case !ok || !isKey(key):
+	case !named:
+		c.addKey(key)
+		c.addID(id)
+		if c.slot != "" {
+			c.ambiguous = true
+		}
+		c.slot = name
+	case c.key.Equal(secret.New(key)):
+		c.addID(id)
+		c.spare = append(c.spare, name)
 	}
 }
 

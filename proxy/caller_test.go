@@ -55,6 +55,8 @@ func TestNamingAndKeys(t *testing.T) {
 		{"the app's own basic says nothing", ok, "/x", http.Header{"Authorization": {basic("a", "b")}, "Connection-Id": {connID}, "Lanyard-Key": {clientKey}}, 200, ""},
 
 		{"said again in other headers", ok, "/x", http.Header{"Authorization": {"Bearer " + slot}, "X-Api-Key": {slot}, "Private-Token": {"x " + slot}}, 200, ""},
+		{"said again twice over", ok, "/x", http.Header{"Authorization": {"Bearer " + slot}, "X-Api-Key": {slot, slot}}, 200, ""},
+		{"said by one header twice", ownHeader, "/x", http.Header{"X-Api-Key": {slot, slot}}, 400, "connection_ambiguous"},
 		{"said again in a parameter", ok, "/x", http.Header{"Authorization": {"Bearer " + slot}, "X-Api-Key": {`token="` + slot + `"`}}, 200, ""},
 		{"said again in the own header", ownHeader, "/x", http.Header{"Connection-Id": {connID}, "Lanyard-Key": {clientKey}, "X-Api-Key": {slot}}, 200, ""},
 		{"another key elsewhere says nothing", ok, "/x", http.Header{"Authorization": {"Bearer " + slot}, "X-Trace": {strange + "." + otherID}}, 200, ""},

@@ -175,3 +175,19 @@ func TestHosts(t *testing.T) {
 		}
 	}
 }
+
+// A 304 has a length and no body, by HTTP/2 as well (RFC 9113 section 8.1.1).
+func TestNotModifiedByHTTP2(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "5")
+		w.WriteHeader(http.StatusNotModified)
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	r := newRigFor(t, server.URL, func(c *proxy.Config, _ *proxy.Upstream) { c.Transport = server.Client().Transport })
+	res, body := r.do(t, r.request(t, http.MethodGet, "/x", nil))
+	if res.StatusCode != http.StatusNotModified || res.Header.Get("Content-Length") != "5" || body != "" {
+		t.Errorf("answer = %d %v %q, want the 304 with its length", res.StatusCode, res.Header, body)
+	}
+}

@@ -22,7 +22,7 @@ var errBadStatus = errors.New("upstream answered with no final status")
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, c *call) int {
 	rc := http.NewResponseController(w)
 	if hasBody(r) {
-		c.body = newSource(r.Body, h.spoolFor(r))
+		c.body, c.trailers = newSource(r.Body, h.spoolFor(r)), slices.Collect(maps.Keys(r.Trailer))
 		// An early answer must not wait for the body: HTTP/1 servers do
 		// otherwise. Where it isn't supported it isn't needed.
 		_ = rc.EnableFullDuplex()

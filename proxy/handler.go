@@ -156,6 +156,7 @@ type call struct {
 	fixed    *url.URL  // where somebody else's reverse proxy sends it, which route says else
 	target   *url.URL  // where it goes
 	body     *source   // the app's body, nil if it has none
+	trailers []string  // announced with it: the server writes to its map of them while the body is read
 	spare    []string  // the headers that name the caller once more
 	links    int       // bytes of links that were looked at, see maxLinks
 	echo     *scrubber // nil where nothing is masked

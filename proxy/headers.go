@@ -102,18 +102,19 @@ func removeHop(h http.Header) {
 	}
 }
 
-// trailers returns the trailers announced for a request body of unknown
-// length, and the function that fills them in once the body has ended. The
-// transport sends what the map holds by then, announced or not.
-func trailers(r *http.Request, up *Upstream) (announced http.Header, fill func()) {
+// trailers returns those of names, the trailers announced for a request body of
+// unknown length, that go to up, and the function that fills them in once the
+// body has ended. The transport sends what the map holds by then, announced or
+// not.
+func trailers(r *http.Request, names []string, up *Upstream) (announced http.Header, fill func()) {
 	if r.ContentLength >= 0 {
 		return nil, func() {}
 	}
 	pass := func(name string) bool {
 		return !dropped(name) && !slices.Contains(overriding[:], name) && !up.injects(name) && name != "Content-Length" && name != "Host"
 	}
-	announced = make(http.Header, len(r.Trailer))
-	for name := range r.Trailer {
+	announced = make(http.Header, len(names))
+	for _, name := range names {
 		if pass(name) {
 			announced[name] = nil
 		}

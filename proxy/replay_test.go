@@ -9,10 +9,12 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -332,4 +334,65 @@ func TestBodyThatArrivesDuringRenewal(t *testing.T) {
 			t.Errorf("answer = %d after %d attempts; want 200 after 2: %s", w.Code, attempts, w.Body)
 		}
 	})
+}
+
+// An upstream that ends its 401 only once it has the whole body is not waited
+// for while the rest of that body is held back.
+func TestReplayDoesNotWaitForTheRefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		body := noise(4096 + 10)
+		attempts := 0
+		cfg, _ := newConfig(t, "http://api.test", func(c *proxy.Config, _ *proxy.Upstream) {
+			c.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+				if attempts++; attempts == 1 {
+					_, _ = io.ReadFull(r.Body, make([]byte, 4096))
+					synctest.Wait() // the rest has been read from the app
+					return &http.Response{StatusCode: http.StatusUnauthorized, ProtoMajor: 1, Header: http.Header{}, Body: r.Body}, nil
+				}
+				if got, err := io.ReadAll(r.Body); err != nil || string(got) != string(body) {
+					t.Errorf("the replay read %d bytes, %v; want %d", len(got), err, len(body))
+				}
+				return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody}, nil
+			})
+		})
+		handler, err := proxy.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1/x", iotest.DataErrReader(strings.NewReader(string(body))))
+		req.Header.Set("Authorization", "Bearer "+clientKey+"."+connID)
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, req)
+		if w.Code != http.StatusOK || attempts != 2 {
+			t.Errorf("answer = %d after %d attempts; want 200 after 2", w.Code, attempts)
+		}
+	})
+}
+
+// The server writes to its map of the trailers while the second attempt begins.
+func TestTrailersComeDuringARenewal(t *testing.T) {
+	r := newRig(t, refuseEarly(t, 5, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, r.Trailer.Get("X-Sum"))
+	}))
+	for i := range 100 {
+		r.grants.set(func(g *tokenstore.Grant) { *g = activeGrant() })
+		renewing := make(chan struct{})
+		r.grants.onRenew = sync.OnceFunc(func() { close(renewing) })
+		reader, writer := io.Pipe()
+		req := r.request(t, http.MethodPost, "/upload", reader)
+		req.Trailer = http.Header{"X-Sum": nil}
+		go func() {
+			_, _ = writer.Write([]byte("hello"))
+			<-renewing
+			for range i * 20 { // at another moment each time
+				runtime.Gosched()
+			}
+			req.Trailer.Set("X-Sum", "abc")
+			_ = writer.Close()
+		}()
+		if res, body := r.do(t, req); res.StatusCode != http.StatusOK || body != "abc" {
+			t.Fatalf("answer = %d %q, want the trailer", res.StatusCode, body)
+		}
+	}
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -48,7 +50,9 @@ func (h *Handler) sendRenewed(ctx context.Context, c *call) (*http.Response, err
 		res.Header.Set("Lanyard-Hint", "token-refreshed")
 		return res, nil
 	}
-	if c.body.ended() {
+	// Else the upstream may wait for what is held back, or what an HTTP/2
+	// transport has let go of; and a stream of many need not be read to its end.
+	if res.ProtoMajor == 1 && c.body.sent() {
 		_, _ = io.CopyN(io.Discard, res.Body, maxDrain)
 	}
 	_ = res.Body.Close()
@@ -64,7 +68,7 @@ func (h *Handler) attempt(ctx context.Context, c *call) (*http.Response, error) 
 	req := h.request(ctx, c)
 	if c.body != nil {
 		var fill func()
-		req.Trailer, fill = trailers(c.in, c.upstream)
+		req.Trailer, fill = trailers(c.in, c.trailers, c.upstream)
 		begin := func() (io.ReadCloser, error) {
 			body, ok := c.body.begin(fill)
 			if !ok {
@@ -88,6 +92,9 @@ func (h *Handler) attempt(ctx context.Context, c *call) (*http.Response, error) 
 	res, err := h.cfg.Transport.RoundTrip(req)
 	if err != nil {
 		return nil, hd.error(err)
+	}
+	if res.StatusCode == http.StatusNotModified {
+		res.Body = http.NoBody // with a length, net/http misses one that comes by HTTP/2
 	}
 	removeOwn(res.Header)
 	if hd != nil {
@@ -155,7 +162,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return response(req, problem), nil
 	}
 	if hasBody(req) {
-		c.body = newSource(req.Body, t.h.spoolFor(req))
+		c.body, c.trailers = newSource(req.Body, t.h.spoolFor(req)), slices.Collect(maps.Keys(req.Trailer))
 	}
 	res, err := t.h.send(ctx, c)
 	c.body.leave()

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
@@ -163,13 +164,31 @@ func (s *shard) makeRoom(limit int) {
 
 func grantOf(c *tokenstore.Connection) *tokenstore.Grant {
 	g := &tokenstore.Grant{
-		ConnectionID: c.ID, Integration: c.Integration, UserID: c.UserID, Params: maps.Clone(c.Params),
-		AuthScheme: c.AuthScheme,
-		Status:     c.Status, StatusReason: c.StatusReason, Disabled: c.Disabled, Token: c.Token.Clone(),
-		Requested: slices.Clone(c.RequestedScopes),
+		ConnectionID: c.ID, Integration: alike(c.Integration), UserID: c.UserID, Params: maps.Clone(c.Params),
+		AuthScheme: alike(c.AuthScheme),
+		Status:     tokenstore.Status(alike(string(c.Status))), StatusReason: alike(c.StatusReason),
+		Disabled: c.Disabled, Token: c.Token.Clone(), Requested: slices.Clone(c.RequestedScopes),
 		Renewable: !c.Token.RefreshToken.IsZero(), Uses: new(tokenstore.Uses),
 		SeenAt: time.Now(), SeenWall: wallNow().Round(0),
 	}
 	g.Token.RefreshToken = secret.String{}
+	g.Token.TokenType = alike(g.Token.TokenType)
+	alikes(g.Token.Scopes)
+	alikes(g.Requested)
 	return g
+}
+
+// alike returns the one copy of a text that many connections have in common:
+// each has read its own.
+func alike(s string) string {
+	if s == "" {
+		return ""
+	}
+	return unique.Make(s).Value()
+}
+
+func alikes(texts []string) {
+	for n, s := range texts {
+		texts[n] = alike(s)
+	}
 }

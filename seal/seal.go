@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
@@ -116,7 +117,7 @@ func (k *Keyset) OpenFlow(sealed, ad []byte) (tokenstore.Flow, error) {
 
 // SealBytes implements tokenstore.Codec.
 func (k *Keyset) SealBytes(plain, ad []byte) ([]byte, error) {
-	return k.seal(formatBytes, plain, ad)
+	return k.seal(slices.Concat([]byte{formatBytes}, plain), ad)
 }
 
 // OpenBytes implements tokenstore.Codec.
@@ -126,19 +127,19 @@ func (k *Keyset) OpenBytes(sealed, ad []byte) ([]byte, error) {
 
 // sealJSON is for the wire structs only: they hold credentials in clear text.
 func sealJSON[T any](k *Keyset, w *T, ad []byte) ([]byte, error) {
-	text, err := json.Marshal(w)
+	inside, err := appendJSON([]byte{formatJSON}, w)
 	if err != nil {
 		return nil, fmt.Errorf("seal: encoding a record: %w", err)
 	}
 	// encoding/json replaces what is not UTF-8 by this escape. A record that
 	// would come back changed is refused; the first look only spares the second.
-	if bytes.Contains(text, []byte(`\ufffd`)) {
+	if bytes.Contains(inside, []byte(`\ufffd`)) {
 		var back T
-		if err := json.Unmarshal(text, &back); err != nil || !reflect.DeepEqual(w, &back) {
+		if err := json.Unmarshal(inside[1:], &back); err != nil || !reflect.DeepEqual(w, &back) {
 			return nil, errors.New("seal: encoding a record: a text in it is not valid UTF-8")
 		}
 	}
-	return k.seal(formatJSON, text, ad)
+	return k.seal(inside, ad)
 }
 
 // openJSON passes over fields it doesn't know, so that a release can read what
@@ -148,15 +149,39 @@ func (k *Keyset) openJSON(sealed, ad []byte, w any) error {
 	if err != nil {
 		return err
 	}
-	if json.Unmarshal(text, w) != nil { // its error may quote the record
+	if unmarshal(text, w) != nil { // its error may quote the record
 		return fmt.Errorf("seal: decoding a record: %w", tokenstore.ErrCorrupt)
 	}
 	return nil
 }
 
-func (k *Keyset) seal(format byte, plain, ad []byte) ([]byte, error) {
-	inside := make([]byte, 0, 1+len(plain))
-	inside = append(append(inside, format), plain...)
+// appendJSON appends what encoding/json writes of w.
+func appendJSON(b []byte, w any) ([]byte, error) {
+	if l, ok := w.(lister); ok {
+		if text, ok := appendMembers(slices.Grow(b, typicalLen), l); ok {
+			return text, nil
+		}
+	}
+	text, err := json.Marshal(w)
+	return append(b, text...), err
+}
+
+// typicalLen is what most records have at most, in bytes.
+const typicalLen = 2300
+
+// unmarshal reads text into w, which is zero.
+func unmarshal(text []byte, w any) error {
+	if l, ok := w.(lister); ok {
+		if readMembers(text, l) {
+			return nil
+		}
+		reflect.ValueOf(w).Elem().SetZero()
+	}
+	return json.Unmarshal(text, w)
+}
+
+// seal seals what is inside: the format, and what is of it.
+func (k *Keyset) seal(inside, ad []byte) ([]byte, error) {
 	sealed, err := k.aead.Encrypt(inside, ad)
 	if err != nil {
 		return nil, fmt.Errorf("seal: encrypting: %w", err)

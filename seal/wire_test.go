@@ -91,3 +91,22 @@ func TestRecordOfBefore(t *testing.T) {
 		t.Errorf("it is written as %s, %v", plain, err)
 	}
 }
+
+// openText opens a connection whose record has this text.
+func openText(t *testing.T, text string) (tokenstore.Connection, error) {
+	t.Helper()
+	keys, ks := generate(t)
+	handle, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(keys)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	primitive, err := aead.New(handle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := primitive.Encrypt(append([]byte{1}, text...), ad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ks.OpenConnection(sealed, ad)
+}

@@ -17,9 +17,9 @@ type Grant struct {
 	Status       Status
 	StatusReason string
 	Disabled     bool
+	Renewable    bool // there is a refresh token to renew it with
 	Token        Token
 	Requested    []string // the scopes that were asked for, as Connection.RequestedScopes
-	Renewable    bool     // there is a refresh token to renew it with
 	// Uses are those of this token generation, shared by all its snapshots.
 	Uses *Uses
 

@@ -21,10 +21,6 @@ type Token struct {
 	IssuedAt     time.Time // when the request for it was sent, UTC
 	// ExpiresAt is the end of the access token's life. Zero: it does not expire.
 	ExpiresAt time.Time
-	// ExpiryUnknown says that the provider did not tell the life and
-	// ExpiresAt is a guess: the token is renewed by it, but served on past it,
-	// and a 401 decides.
-	ExpiryUnknown bool
 	// RefreshExpiresAt is the end of the refresh token's life, zero if unknown.
 	RefreshExpiresAt time.Time
 	Scopes           []string // granted (RFC 6749 section 3.3)
@@ -33,11 +29,15 @@ type Token struct {
 	Metadata map[string]string
 	// Margin is the longest time before the access token's end at which it is
 	// renewed, where the provider has one of its own; zero: as SoftAt says.
-	Margin time.Duration
+	Margin     time.Duration
+	Generation uint64 // counts the credentials of the connection, from 1
+	// ExpiryUnknown says that the provider did not tell the life and
+	// ExpiresAt is a guess: the token is renewed by it, but served on past it,
+	// and a 401 decides.
+	ExpiryUnknown bool
 	// Provisional says that the code brought this token, and that a second
 	// request is to make one that lasts of it, at once.
 	Provisional bool
-	Generation  uint64 // counts the credentials of the connection, from 1
 	// Unproven says that the token came from a backup: its refresh token may
 	// have been rotated since, and be spent.
 	Unproven bool

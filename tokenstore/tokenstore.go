@@ -47,10 +47,11 @@ var (
 // A context that has ended already is an error. One that ends during a write
 // may end the wait, and the write may still happen.
 //
-// The functions given to the updates run inside the engine's transaction:
-// they see the newest record, may run more than once and in another goroutine
-// (but never after the update has returned), must not block, and must not call
-// the store. Nothing is written if they return an error, which the
+// The functions given to the updates run inside the engine's transaction, or
+// before it, and again there if the record has changed since: the run that counts
+// has seen the newest record. So they may run more than once and in another
+// goroutine (but never after the update has returned, nor two at a time), must not
+// block, and must not call the store. Nothing is written if they return an error, which the
 // update returns as it is (ErrUnchanged: no error).
 type Store interface {
 	// CreateConnection stores a new connection with Revision 1. CreatedAt is

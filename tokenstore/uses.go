@@ -1,35 +1,48 @@
 package tokenstore
 
-import (
-	"slices"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // Uses remembers which client keys have used one token generation. It lives in
 // memory only: what was used before a restart, or before the connection fell
 // out of the cache, counts as unused. The zero value is of an unused one. Safe
 // for concurrent use.
-type Uses struct {
-	keys atomic.Pointer[[]string] // names of client keys; never changed, replaced as a whole
+type Uses struct{ last atomic.Pointer[use] }
+
+// use is one key's use and those before it; it is never changed.
+type use struct {
+	key    string // the name of a client key
+	before *use
+}
+
+func (u *use) has(key string) bool {
+	for ; u != nil; u = u.before {
+		if u.key == key {
+			return true
+		}
+	}
+	return false
+}
+
+func (u *use) without(key string) *use {
+	switch {
+	case u == nil:
+		return nil
+	case u.key == key:
+		return u.before
+	}
+	return &use{u.key, u.before.without(key)}
 }
 
 // First reports whether key, a client key's name, was not seen before: true
 // once for each. It does not allocate for one that was seen.
 func (u *Uses) First(key string) bool {
 	for {
-		seen := u.keys.Load()
-		switch {
-		case seen == nil:
-			if u.keys.CompareAndSwap(nil, &[]string{key}) {
-				return true
-			}
-		case slices.Contains(*seen, key):
+		last := u.last.Load()
+		if last.has(key) {
 			return false
-		default:
-			next := append(slices.Clone(*seen), key)
-			if u.keys.CompareAndSwap(seen, &next) {
-				return true
-			}
+		}
+		if u.last.CompareAndSwap(last, &use{key, last}) {
+			return true
 		}
 	}
 }
@@ -37,12 +50,8 @@ func (u *Uses) First(key string) bool {
 // Forget takes First back, where what came of it could not be written down.
 func (u *Uses) Forget(key string) {
 	for {
-		seen := u.keys.Load()
-		if seen == nil {
-			return
-		}
-		next := slices.DeleteFunc(slices.Clone(*seen), func(k string) bool { return k == key })
-		if u.keys.CompareAndSwap(seen, &next) {
+		last := u.last.Load()
+		if !last.has(key) || u.last.CompareAndSwap(last, last.without(key)) {
 			return
 		}
 	}

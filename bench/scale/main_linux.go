@@ -8,13 +8,14 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/lanyard-proxy/lanyard/bench/internal/build"
 )
 
 // spare is what has to stay free on the disk.
@@ -46,7 +47,7 @@ func run(ctx context.Context) (ok bool, err error) {
 	dir := flag.String("dir", "", "`directory` for the stores; default: one for temporary files")
 	keep := flag.Bool("keep", false, "leave the stores in -dir, and take one that is there already")
 	bytes := flag.Int("tokens", 1000, "`bytes` of a connection's two tokens together")
-	path := flag.String("lanyard", "", "`path` of the program; default: it is built")
+	path := flag.String("lanyard", "", "`path` of the program; default: ./xcaddy.sh builds it")
 	flag.Parse()
 	if *keep && *dir == "" {
 		return false, errors.New("-keep needs -dir")
@@ -71,7 +72,7 @@ func run(ctx context.Context) (ok bool, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(logs)) }()
 	if *path == "" {
-		if *path, err = build(ctx, logs); err != nil {
+		if *path, err = build.Lanyard(ctx); err != nil {
 			return false, err
 		}
 	}
@@ -80,20 +81,8 @@ func run(ctx context.Context) (ok bool, err error) {
 			return false, fmt.Errorf("%d connections: %w", all[i].n, err)
 		}
 	}
-	printTable(os.Stdout, all)
+	printTable(ctx, os.Stdout, all)
 	return printGates(os.Stdout, all), nil
-}
-
-// build builds the program.
-func build(ctx context.Context, dir string) (string, error) {
-	path := filepath.Join(dir, "caddy")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "nobadger,nomysql,nopgx",
-		"-ldflags", "-s -w", "-o", path, "github.com/lanyard-proxy/lanyard/cmd/lanyard")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the program: %w: %s", err, text)
-	}
-	return path, nil
 }
 
 // measure makes a store, or takes the one that is there, and measures it. The

@@ -24,7 +24,7 @@ import (
 const (
 	firstLookups  = 10_000  // of a store that was just opened
 	lookups       = 300_000 // before it counts as warm; the last third is measured
-	inMemory      = 50_000  // connections, of 100,000 for which there is room
+	inMemory      = 30_000  // connections, of 50,000 for which there is room
 	hotLookups    = 1_000   // connections that are looked up again and again
 	lists         = 3_000
 	dueLooks      = 100

@@ -3,15 +3,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
-	"regexp"
-	"runtime"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/lanyard-proxy/lanyard/bench/internal/machine"
 )
 
 // rows are the lines of the table.
@@ -45,7 +43,7 @@ var rows = []struct {
 	{"lookup in the store, median / p99", func(f *figures) string { return median(f.warm) }},
 	{"… mean", func(f *figures) string { return short(f.warm.mean()) }},
 	{"lookup in memory, mean", func(f *figures) string { return short(f.cached) }},
-	{"a connection in memory (100,000 at most)", func(f *figures) string { return fmt.Sprintf("%d bytes", f.entry) }},
+	{"a connection in memory (50,000 at most)", func(f *figures) string { return fmt.Sprintf("%d bytes", f.entry) }},
 	{"list of one user, median / p99", func(f *figures) string { return median(f.byUser) }},
 	{"50 of 500 with a label, median / p99", func(f *figures) string { return median(f.byLabel) }},
 	{"newest of a user at an integration, median / p99", func(f *figures) string { return median(f.newest) }},
@@ -74,9 +72,9 @@ func short(d time.Duration) string {
 	return d.Round(unit).String()
 }
 
-func printTable(w io.Writer, all []figures) {
+func printTable(ctx context.Context, w io.Writer, all []figures) {
 	p := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
-	p("%s, %s\n\n| connections |", time.Now().UTC().Format(time.DateOnly), machine())
+	p("%s\n\n| connections |", machine.Describe(ctx))
 	for i := range all {
 		p(" %d |", all[i].n)
 	}
@@ -88,31 +86,6 @@ func printTable(w io.Writer, all []figures) {
 		}
 		p("\n")
 	}
-}
-
-var modelName = regexp.MustCompile(`(?m)^model name\s*: (.*)$`)
-
-// machine says what this was measured on.
-func machine() string {
-	model, system, commit := "unknown", "unknown", "unknown"
-	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		if m := modelName.FindSubmatch(text); m != nil {
-			model = string(m[1])
-		}
-	}
-	if text, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		system, _, _ = strings.Cut(strings.TrimSpace(string(text)), "-") // the rest is its builder's
-	}
-	if text, err := exec.Command("git", "describe", "--always", "--dirty", "--exclude=*").Output(); err == nil {
-		commit = strings.TrimSpace(string(text))
-	}
-	var info syscall.Sysinfo_t
-	memory := uint64(0)
-	if syscall.Sysinfo(&info) == nil {
-		memory = info.Totalram * uint64(info.Unit) >> 30
-	}
-	return fmt.Sprintf("%d CPUs (%s), %d GiB of memory, Linux %s, %s, commit %s",
-		runtime.NumCPU(), model, memory, system, runtime.Version(), commit)
 }
 
 // The limits that have to hold.

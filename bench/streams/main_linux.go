@@ -6,12 +6,13 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/lanyard-proxy/lanyard/bench/internal/build"
 )
 
 // options are what the flags say.
@@ -121,38 +122,20 @@ func openFiles() (int, error) {
 }
 
 // programs returns what is measured, built where no path was given.
-func programs(ctx context.Context, o options, dir string) ([]kind, error) {
-	top, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
-	if err != nil {
-		return nil, err
-	}
-	root := filepath.Dir(strings.TrimSpace(string(top)))
+func programs(ctx context.Context, o options, dir string) (kinds []kind, err error) {
 	if o.caddy == "" {
-		o.caddy = filepath.Join(root, "caddy")
-		if err := build(exec.CommandContext(ctx, "./xcaddy.sh"), root); err != nil {
+		if o.caddy, err = build.Lanyard(ctx); err != nil {
 			return nil, err
 		}
 	}
-	kinds := []kind{{name: "Lanyard", bin: o.caddy, config: lanyardConfig, lanyard: true}}
+	kinds = []kind{{name: "Lanyard", bin: o.caddy, config: lanyardConfig, lanyard: true}}
 	if !o.compare {
 		return kinds, nil
 	}
 	if o.stock == "" {
-		o.stock = filepath.Join(dir, "stockcaddy")
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "nobadger,nomysql,nopgx", "-ldflags", "-s -w",
-			"-o", o.stock, "github.com/caddyserver/caddy/v2/cmd/caddy")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if err := build(cmd, root); err != nil {
+		if o.stock, err = build.Stock(ctx, dir); err != nil {
 			return nil, err
 		}
 	}
 	return append(kinds, kind{name: "stock Caddy", bin: o.stock, config: stockConfig}), nil
-}
-
-func build(cmd *exec.Cmd, root string) error {
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w: %s", cmd, err, out)
-	}
-	return nil
 }

@@ -1,16 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/lanyard-proxy/lanyard/bench/internal/machine"
 )
 
 // report is what is printed.
@@ -31,33 +30,10 @@ type column struct {
 }
 
 func (r *report) head(ctx context.Context, limit int) {
-	r.print(os.Stdout, machine(ctx)+fmt.Sprintf(" Open files: at most %d for each process.\n", limit))
+	r.print(os.Stdout, machine.Describe(ctx)+fmt.Sprintf(" · open files: at most %d for each process\n", limit))
 }
 
 func (r *report) print(w io.Writer, text string) { _, _ = io.WriteString(w, text) }
-
-// machine says when, of what and on what this is: nothing that names the
-// machine.
-func machine(ctx context.Context) string {
-	model, kernel := "unknown CPU", "unknown"
-	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range bytes.Lines(info) {
-			if name, value, ok := strings.Cut(string(line), ":"); ok && strings.TrimSpace(name) == "model name" {
-				model = strings.TrimSpace(value)
-				break
-			}
-		}
-	}
-	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		kernel, _, _ = strings.Cut(strings.TrimSpace(string(b)), "-")
-	}
-	commit := "unknown"
-	if out, err := exec.CommandContext(ctx, "git", "rev-parse", "--short", "HEAD").Output(); err == nil {
-		commit = strings.TrimSpace(string(out))
-	}
-	return fmt.Sprintf("%s, %d CPUs (%s), Linux %s, %s, commit %s.",
-		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), model, kernel, runtime.Version(), commit)
-}
 
 func (r *report) begin(c one, n int) {
 	r.columns, r.rows = nil, nil

@@ -231,7 +231,7 @@ func restrictFiles(dir string) error {
 }
 
 // collectGarbage frees value-log files. Badger 4.9.6 writes a value to the value
-// log only if it is as long as the threshold (1 MiB, see options), so that all
+// log only if it is as long as the threshold (valueThreshold), so that all
 // but a token endpoint's answer of absurd size stays in the LSM tree, which
 // compacts itself. A round without such values looks at one number.
 func (s *Store) collectGarbage() {

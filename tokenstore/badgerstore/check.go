@@ -76,11 +76,12 @@ func (r *reader) checkHead(keys keyMaker) (h head, err error) {
 // count makes a head of what is there.
 func (r *reader) count(keys keyMaker) (h head, err error) {
 	key := keys.headKey()
+	digest := newDigester(key)
 	h, err = r.countConnections(key)
 	return h, errors.Join(
 		err,
 		r.each(keyDeleted, func(i item) error {
-			h.count(key, keyDeleted, string(i.key[len(keyDeleted):]), 0)
+			h.count(digest, keyDeleted, i.key[len(keyDeleted):], 0)
 			return nil
 		}),
 		r.each(keyEvent, func(i item) error {

@@ -1,12 +1,10 @@
 package badgerstore
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"runtime"
 	"sync/atomic"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -15,6 +13,9 @@ import (
 
 // maxBatch is how many writes may wait, and so the most that share one sync.
 const maxBatch = 1024
+
+// maxPatience is how long a group waits at most for those who may join it.
+const maxPatience = 5 * time.Millisecond
 
 var errClosed = fmt.Errorf("badgerstore: %w: it is closed", tokenstore.ErrUnavailable)
 
@@ -44,6 +45,11 @@ type write struct {
 	txn     *badger.Txn
 	entries []*badger.Entry
 	events  eventRange // after this job
+
+	// found is the key of the one connection that the job has read, if it has, and
+	// revision what it read there: 0 for nothing.
+	found    []byte
+	revision uint64
 }
 
 func (w *write) set(key, value []byte) { w.setEntry(badger.NewEntry(key, value)) }
@@ -108,6 +114,7 @@ type committer struct {
 	hit         func(place string) error
 	space       *space
 	headKey     []byte
+	digest      *digester // of headKey
 	txn         *badger.Txn
 	next        head   // of the transaction
 	disk        disk   // when the transaction began
@@ -115,13 +122,16 @@ type committer struct {
 	entries     int64  // in the transaction
 	bytes       int64  // in the transaction, rather over than under what Badger counts
 	broken      error  // why nothing can be written until the store was reopened
+
+	last int           // how many jobs were in the transaction before
+	took time.Duration // to commit it
 }
 
 // commitJobs is the committer's goroutine. Close ends it, after the jobs that
 // were queued before.
 func (s *Store) commitJobs() {
 	defer close(s.stopped)
-	c := &committer{generation: s.gen, hit: s.hit, space: s.space, headKey: s.keys.headKey()}
+	c := &committer{generation: s.gen, hit: s.hit, space: s.space, headKey: s.keys.headKey(), digest: newDigester(s.keys.headKey())}
 	var reopened chan *generation // nil unless the store is being reopened
 	for {
 		select {
@@ -149,23 +159,35 @@ func (s *Store) commitJobs() {
 	}
 }
 
-// addWaiting runs what waits in the queue and commits. Once nothing waits it lets
-// the others run and looks again: those whom the last commit has answered are about
-// to write again, and would else all wait for the syncing of the first of them.
+// addWaiting runs what waits in the queue and commits. Those whom the last commit
+// has answered may be about to write again, and would else all wait for the
+// syncing of the first of them: so a group waits for as many as were in the one
+// before, but no longer than half of what that took to commit. Where syncing is
+// slow all of them come into one group, and where it is fast some get ready while
+// the others are synced.
 func (c *committer) addWaiting(jobs <-chan *job) {
-	for yielded := false; len(c.ran) < maxBatch; {
+	var patience <-chan time.Time
+	for late := false; len(c.ran) < maxBatch; {
 		select {
 		case j := <-jobs:
 			c.add(j)
 			continue
 		default:
 		}
-		if yielded {
+		if late || len(c.ran) >= c.last {
 			break
 		}
-		yielded = true
-		runtime.Gosched()
+		if patience == nil {
+			patience = time.After(min(c.took/2, maxPatience))
+		}
+		select {
+		case j := <-jobs:
+			c.add(j)
+		case <-patience:
+			late = true
+		}
 	}
+	c.last = len(c.ran)
 	c.commit()
 }
 
@@ -229,7 +251,7 @@ func (c *committer) put(w *write) error {
 		}
 	}
 	for _, e := range w.entries {
-		err := c.count(e)
+		err := c.count(w, e)
 		switch {
 		case err != nil:
 		case e.Value == nil:
@@ -251,67 +273,6 @@ func (c *committer) put(w *write) error {
 	return nil
 }
 
-// count changes the head as an entry changes what it counts.
-func (c *committer) count(e *badger.Entry) error {
-	if seq, ok := eventSeq(e.Key); ok {
-		if e.Value == nil {
-			c.next.events.oldest = seq + 1
-		} else {
-			c.next.events.add(seq)
-		}
-		return nil
-	}
-	prefix, id, ok := counted(e.Key)
-	if !ok {
-		return nil
-	}
-	old, err := c.txn.Get(e.Key)
-	switch {
-	case err == nil:
-		revision := uint64(0)
-		if prefix == keyConnection {
-			revision, err = revisionOf(old)
-		}
-		if err == nil {
-			c.next.discount(c.headKey, prefix, id, revision)
-		} else {
-			c.recount(e.Key)
-		}
-	case !errors.Is(err, badger.ErrKeyNotFound):
-		return err
-	}
-	if e.Value == nil {
-		return nil
-	}
-	revision := uint64(0)
-	if prefix == keyConnection {
-		if revision, _, err = splitValue(e.Value); err != nil {
-			return err
-		}
-	}
-	c.next.count(c.headKey, prefix, id, revision)
-	return nil
-}
-
-// recount makes the head of what is there, but for the connection that is deleted
-// under key, and which can't be taken out of the head since its revision is gone.
-func (c *committer) recount(key []byte) {
-	c.next = head{seq: c.next.seq, events: c.next.events}
-	for _, prefix := range []string{keyConnection, keyDeleted} {
-		it := c.txn.NewIterator(badger.IteratorOptions{Prefix: []byte(prefix)})
-		for it.Rewind(); it.Valid(); it.Next() {
-			item, revision, err := it.Item(), uint64(0), error(nil)
-			if prefix == keyConnection {
-				revision, err = revisionOf(item)
-			}
-			if err == nil && !bytes.Equal(item.Key(), key) {
-				c.next.count(c.headKey, prefix, string(item.Key()[len(prefix):]), revision)
-			}
-		}
-		it.Close()
-	}
-}
-
 // commit writes the transaction, syncs it, puts its number into the mark, syncs
 // that, and answers its jobs.
 //
@@ -324,9 +285,11 @@ func (c *committer) commit() {
 		return
 	}
 	c.space.writes()
+	began := time.Now()
 	if err := c.tryCommit(); err != nil {
 		c.broken = fmt.Errorf("%w: a write failed, and the store is being reopened: %w", tokenstore.ErrUnavailable, err)
 	}
+	c.took = time.Since(began)
 	c.head = c.next
 	c.space.wrote(c.files, c.bytes)
 	c.answer(c.broken)

@@ -17,11 +17,23 @@ func (s *Store) CreateConnection(ctx context.Context, c tokenstore.Connection) (
 	if err := checkID(c.ID); err != nil {
 		return tokenstore.Connection{}, fmt.Errorf("badgerstore: creating a connection: %w", err)
 	}
+	if err := ctx.Err(); err != nil {
+		return tokenstore.Connection{}, fmt.Errorf("badgerstore: creating connection %q: %w", c.ID, err)
+	}
 	c = c.Clone()
 	create := s.writeNew
 	if c.LastFlow != "" { // it holds what a code exchange brought
 		create = s.write
 	}
+	now := time.Now().UTC().Round(0)
+	if c.CreatedAt.IsZero() {
+		c.CreatedAt = now
+	}
+	c.UpdatedAt, c.Revision = now, 1
+	news := c.TakeNews()
+	// Sealed beside the committer, as updates are.
+	with, put := s.sealer.now.Load(), write{}
+	sealErr := s.putConnection(&put, with, nil, &c)
 	err := create(ctx, func(w *write) error {
 		for _, key := range [][]byte{connectionKey(c.ID), deletedKey(c.ID)} {
 			if taken, err := exists(w.txn, key); err != nil {
@@ -30,13 +42,14 @@ func (s *Store) CreateConnection(ctx context.Context, c tokenstore.Connection) (
 				return tokenstore.ErrExists
 			}
 		}
-		now := time.Now().UTC().Round(0)
-		if c.CreatedAt.IsZero() {
-			c.CreatedAt = now
+		if now := s.sealer.now.Load(); now != with {
+			put = write{}
+			sealErr = s.putConnection(&put, now, nil, &c)
 		}
-		c.UpdatedAt, c.Revision = now, 1
-		s.tell(w, c.TakeNews())
-		return s.putConnection(w, nil, &c)
+		w.entries = append(w.entries, put.entries...)
+		w.found = connectionKey(c.ID)
+		s.tell(w, news)
+		return sealErr
 	})
 	if err != nil {
 		return tokenstore.Connection{}, fmt.Errorf("badgerstore: creating connection %q: %w", c.ID, err)
@@ -57,38 +70,6 @@ func (s *Store) Connection(ctx context.Context, id string) (c tokenstore.Connect
 		return tokenstore.Connection{}, fmt.Errorf("badgerstore: reading a connection: %w", err)
 	}
 	return c, nil
-}
-
-// UpdateConnection implements tokenstore.Store.
-func (s *Store) UpdateConnection(
-	ctx context.Context, id string, change func(*tokenstore.Connection) error,
-) (c tokenstore.Connection, err error) {
-	var refused error // by change: returned as it is
-	err = s.write(ctx, func(w *write) error {
-		old, err := s.connection(w.txn, id)
-		if err != nil {
-			return err
-		}
-		c = old.Clone()
-		if refused = change(&c); refused != nil {
-			c = old
-			return refused
-		}
-		if c.ID != id {
-			return errors.New("a connection's ID can't be changed")
-		}
-		c = c.Clone() // change may have kept what it was given
-		c.UpdatedAt, c.Revision = time.Now().UTC().Round(0), old.Revision+1
-		s.tell(w, c.TakeNews())
-		return s.putConnection(w, &old, &c)
-	})
-	switch {
-	case err == nil, errors.Is(err, tokenstore.ErrUnchanged):
-		return c, nil
-	case errors.Is(err, refused):
-		return tokenstore.Connection{}, err
-	}
-	return tokenstore.Connection{}, fmt.Errorf("badgerstore: changing a connection: %w", err)
 }
 
 // DeleteConnection implements tokenstore.Store.
@@ -247,27 +228,31 @@ func (s *Store) DueConnections(ctx context.Context, t time.Time) (ids []string, 
 	return ids, nil
 }
 
-// connection reads a record and checks that it is the one asked for.
+// connection reads a record.
 func (s *Store) connection(txn *badger.Txn, id string) (c tokenstore.Connection, err error) {
 	if checkID(id) != nil {
 		return c, tokenstore.ErrNotFound
 	}
-	codec, of := s.sealing()
 	err = readValue(txn, connectionKey(id), func(revision uint64, sealed []byte) error {
-		c, err = codec.OpenConnection(sealed, of.associatedData(tokenstore.KindConnection, id, revision))
-		if err == nil && (c.ID != id || c.Revision != revision) {
-			err = fmt.Errorf("%w: it is another record", tokenstore.ErrCorrupt)
-		}
+		c, err = s.sealer.now.Load().openConnection(id, revision, sealed)
 		return err
 	})
 	s.noteDamage(id, err)
 	return c, err
 }
 
+// openConnection opens a record and checks that it is the one asked for.
+func (with *sealing) openConnection(id string, revision uint64, sealed []byte) (tokenstore.Connection, error) {
+	c, err := with.codec.OpenConnection(sealed, with.id.associatedData(tokenstore.KindConnection, id, revision))
+	if err == nil && (c.ID != id || c.Revision != revision) {
+		err = fmt.Errorf("%w: it is another record", tokenstore.ErrCorrupt)
+	}
+	return c, err
+}
+
 // putConnection writes c, which replaces old or is new.
-func (s *Store) putConnection(w *write, old, c *tokenstore.Connection) error {
-	codec, of := s.sealing()
-	sealed, err := codec.SealConnection(c, of.associatedData(tokenstore.KindConnection, c.ID, c.Revision))
+func (s *Store) putConnection(w *write, with *sealing, old, c *tokenstore.Connection) error {
+	sealed, err := with.codec.SealConnection(c, with.id.associatedData(tokenstore.KindConnection, c.ID, c.Revision))
 	if err != nil {
 		return err
 	}

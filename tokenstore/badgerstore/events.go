@@ -39,7 +39,7 @@ func (r *eventRange) add(seq uint64) {
 
 // maxAppend is how many events are one write: far below what Badger takes, and
 // what there may be.
-const maxAppend = 256
+const maxAppend = 128
 
 // AppendEvents implements tokenstore.Store. A disk that is getting full refuses
 // events as it does new connections: strangers cause them, and what room there

@@ -105,7 +105,7 @@ func (s *Store) Abandoned() int {
 }
 
 // AtRest reports whether Badger has nothing to merge.
-func (s *Store) AtRest() bool { return s.current().Levels()[0].NumTables < 2 }
+func (s *Store) AtRest() bool { return s.current().Levels()[0].NumTables < levelZeroTables }
 
 // MoveMark has the store write its mark to another path from now on. Nothing may
 // be under way.

@@ -33,7 +33,7 @@ func FuzzedValue(value []byte) error {
 // WrittenHead is a head as it is written.
 func WrittenHead(key []byte) []byte {
 	h := head{seq: 7, connections: 3, deleted: 2, events: eventRange{4, 6}}
-	h.count(key, keyConnection, "conn_A", 5)
+	h.count(newDigester(key), keyConnection, []byte("conn_A"), 5)
 	return h.encode(key)
 }
 

@@ -110,18 +110,23 @@ func (s *Store) fill(db *badger.DB, entries iter.Seq2[entry, error]) (seq uint64
 	batch := db.NewWriteBatch()
 	defer batch.Cancel()
 	var h head
+	digest := newDigester(s.keys.headKey())
 	n := 0
 	for e, err := range entries {
 		if err != nil {
 			return 0, err
 		}
-		if n++; n%100 == 0 {
-			if err := s.space.look().refuse(roomForNextLog, "building the store"); err != nil {
+		if n++; n%10_000 == 0 {
+			s.space.foresee(spansOf(db))
+		}
+		if n%100 == 0 {
+			d := s.space.look()
+			if err := d.refuse(roomForNextLog+d.extra, "building the store"); err != nil {
 				return 0, err
 			}
 		}
 		w := &write{}
-		if err := s.putEntry(w, &h, e); err != nil {
+		if err := s.putEntry(w, &h, digest, e); err != nil {
 			return 0, err
 		}
 		for _, entry := range w.entries {
@@ -146,17 +151,17 @@ func (s *Store) fill(db *badger.DB, entries iter.Seq2[entry, error]) (seq uint64
 }
 
 // putEntry writes e, and counts it in h.
-func (s *Store) putEntry(w *write, h *head, e entry) error {
+func (s *Store) putEntry(w *write, h *head, digest *digester, e entry) error {
 	switch {
 	case e.event != nil:
 		h.events.add(e.event.Seq)
 		return s.putEvent(w, e.event)
 	case e.connection != nil:
-		h.count(s.keys.headKey(), keyConnection, e.connection.ID, e.connection.Revision)
-		return errors.Join(checkID(e.connection.ID), s.putConnection(w, nil, e.connection))
+		h.count(digest, keyConnection, []byte(e.connection.ID), e.connection.Revision)
+		return errors.Join(checkID(e.connection.ID), s.putConnection(w, s.sealer.now.Load(), nil, e.connection))
 	}
 	w.set(deletedKey(e.deleted), present)
-	h.count(s.keys.headKey(), keyDeleted, e.deleted, 0)
+	h.count(digest, keyDeleted, []byte(e.deleted), 0)
 	return nil
 }
 

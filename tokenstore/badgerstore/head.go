@@ -34,10 +34,6 @@ func (h *head) numbers() [headNumbers]*uint64 {
 	return [...]*uint64{&h.seq, &h.connections, &h.deleted, &h.events.oldest, &h.events.newest}
 }
 
-func (h *head) toggle(key []byte, prefix, id string, revision uint64) {
-	h.xor(newDigester(key).of(prefix, []byte(id), revision))
-}
-
 func (h *head) xor(sum []byte) {
 	for i, b := range sum {
 		h.sum[i] ^= b
@@ -65,14 +61,14 @@ func (d *digester) of(prefix string, id []byte, revision uint64) []byte {
 }
 
 // count puts a connection or deleted ID in.
-func (h *head) count(key []byte, prefix, id string, revision uint64) {
-	h.toggle(key, prefix, id, revision)
+func (h *head) count(digest *digester, prefix string, id []byte, revision uint64) {
+	h.xor(digest.of(prefix, id, revision))
 	*h.counter(prefix)++
 }
 
 // discount takes one out.
-func (h *head) discount(key []byte, prefix, id string, revision uint64) {
-	h.toggle(key, prefix, id, revision)
+func (h *head) discount(digest *digester, prefix string, id []byte, revision uint64) {
+	h.xor(digest.of(prefix, id, revision))
 	*h.counter(prefix)--
 }
 
@@ -136,11 +132,11 @@ func (h *head) differs(counted head) error {
 }
 
 // counted returns the prefix and ID of a key that the head counts.
-func counted(key []byte) (prefix, id string, ok bool) {
+func counted(key []byte) (prefix string, id []byte, ok bool) {
 	for _, prefix := range []string{keyConnection, keyDeleted} {
 		if id, ok := bytes.CutPrefix(key, []byte(prefix)); ok {
-			return prefix, string(id), true
+			return prefix, id, true
 		}
 	}
-	return "", "", false
+	return "", nil, false
 }

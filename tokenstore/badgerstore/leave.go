@@ -105,7 +105,7 @@ func (s *Store) bury(old *generation) {
 			return
 		case <-ticker.C:
 		}
-		if s.space.look().refuse(roomForNew, "closing") == nil {
+		if d := s.space.look(); d.refuse(roomForNew+d.extra, "closing") == nil {
 			break
 		}
 	}

@@ -17,14 +17,15 @@ import (
 func (s *Store) advance() (g *generation, err error) {
 	_, id := s.sealing()
 	from := filesOf(s.dir, id.Generation)
-	if err := s.space.toOpen(from); err != nil {
-		return nil, err
-	}
 	r, err := newReader(from)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", tokenstore.ErrUnavailable, err)
 	}
 	defer func() { _ = r.close() }() // nothing was written
+	s.space.foresee(r.spans())
+	if err := s.space.toOpen(from); err != nil {
+		return nil, err
+	}
 	var h head
 	err = catch(func() error {
 		h, err = s.check(r, id)

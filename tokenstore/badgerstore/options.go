@@ -10,6 +10,11 @@ import (
 	"go.uber.org/zap"
 )
 
+// valueThreshold is how long a value may be in the tree. Two of them have to fit
+// into a transaction, which is at most 15 % of memTableSize; as for longer ones,
+// what leads to them does.
+const valueThreshold = 192 << 10
+
 // options are Badger's for a sidecar: its defaults are for a big server, and
 // lose acknowledged writes with the machine. At a million records these hold
 // 61 MB of memory, the defaults 924 MB.
@@ -20,17 +25,16 @@ func options(dir string, log *logger) badger.Options {
 		WithSyncWrites(true).
 		WithMemTableSize(memTableSize).
 		WithNumMemtables(2).
-		WithNumLevelZeroTables(2).
-		WithNumLevelZeroTablesStall(6).
-		WithNumCompactors(2).
+		WithNumLevelZeroTables(levelZeroTables).
+		WithNumLevelZeroTablesStall(3 * levelZeroTables).
+		WithNumCompactors(mergesAtOnce).
 		// Sealed bytes don't compress, and without compression the page cache
 		// serves for the block cache.
 		WithCompression(boptions.None).
 		WithBlockCacheSize(0).
-		WithIndexCacheSize(16 << 20).
-		// The most that Badger takes. Badger reads a damaged value log as an
-		// empty value, so values belong into the tree.
-		WithValueThreshold(1 << 20).
+		// Badger reads a damaged value log as an empty value, so values belong
+		// into the tree, all but the absurd.
+		WithValueThreshold(valueThreshold).
 		WithValueLogFileSize(16 << 20).
 		// The committer is the only writer: there is nothing to conflict with.
 		WithDetectConflicts(false).

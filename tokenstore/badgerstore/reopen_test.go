@@ -76,7 +76,7 @@ func TestFailedWrite(t *testing.T) {
 			before := badgerstore.Files(dir)
 			f.set(place, 1)
 			f.set("store.reopen", -1)
-			release := hold(t, s, c.ID)
+			release := hold(t, s)
 			var wg sync.WaitGroup
 			for _, change := range []func(*tokenstore.Connection) error{
 				func(c *tokenstore.Connection) error { c.Name = "x"; return nil },

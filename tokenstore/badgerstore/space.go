@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -23,18 +24,21 @@ import (
 const (
 	mib = 1 << 20
 
-	// roomForNew must be free for a new connection or flow. What is below it is
-	// kept for the tokens of those that are there, and for Badger, which needs
-	// it twice over while it merges tables.
+	// roomForNew must be free for a new connection or flow, and more in a large
+	// store (disk.extra). What is below it is kept for the tokens of those that
+	// are there, and for Badger.
 	roomForNew = 64 * mib
 	// roomForWrites must be free for any other write: far more than a
 	// transaction and what is beside it, so that another process may write in
 	// between.
 	roomForWrites = 16 * mib
-	// roomForNextLog must be free to begin the next log: Badger then makes a
-	// table of the one before (8 MiB) and merges it with others (up to 30 MiB
-	// at a time), and the log itself has to be there (10 MiB).
+	// roomForNextLog must be free to begin the next log, and more in a large
+	// store: Badger then makes a table of the one before and merges it with
+	// others (roomToMerge), and the log itself has to be there (logReserve).
 	roomForNextLog = 48 * mib
+	// roomToMerge is what of that is for merging tables: enough for a store of
+	// some 15 MB.
+	roomToMerge = 36 * mib
 	// filesForNextLog is how many files must be possible to open for that. A
 	// Badger that can't open its next log can't even be read any more.
 	filesForNextLog = 16
@@ -51,10 +55,16 @@ const (
 	tableTime = 2 * time.Second
 
 	// memTableSize is what is in one log of Badger's before it begins the next.
-	memTableSize = 8 * mib
+	// Badger holds as much of memory for it at once, and more for what is being
+	// written: 4 MB of the heap, which the garbage collector lets grow by as much.
+	memTableSize = 3 * mib
 	// logReserve is the most that Badger writes into one log: it looks at its
 	// size before each transaction, which is at most 15 % of memTableSize.
-	logReserve = 10 * mib
+	logReserve = 4 * mib
+	// logFull is how much is in a log when the next transaction may begin another.
+	logFull = memTableSize - memTableSize/8
+	// levelZeroTables is how many tables made of logs Badger merges with others.
+	levelZeroTables = 5
 )
 
 // errReadOnly is returned for what can't be written since the file system is
@@ -66,6 +76,7 @@ type disk struct {
 	dir      string
 	known    bool  // false: nothing is known, and nothing is refused
 	free     int64 // bytes that we may use
+	extra    int64 // bytes that Badger may need to merge tables, beyond roomToMerge
 	readOnly bool
 	logFull  bool // the next write begins Badger's next log
 	noFiles  bool // and there are too few file descriptors for that
@@ -90,12 +101,12 @@ func (d disk) refuse(need int64, what string) error {
 // other.
 func (d disk) refuseWrite(isNew bool) error {
 	switch {
-	case isNew && d.free < roomForNew:
-		return d.refuse(roomForNew, "a new connection")
+	case isNew && d.free < roomForNew+d.extra:
+		return d.refuse(roomForNew+d.extra, "a new connection")
 	case d.noFiles:
 		return fmt.Errorf("%w: the process has too few file descriptors left (ulimit -n)", tokenstore.ErrUnavailable)
 	case d.logFull:
-		return d.refuse(roomForNextLog, "the store's next log")
+		return d.refuse(roomForNextLog+d.extra, "the store's next log")
 	}
 	return d.refuse(roomForWrites, "a write")
 }
@@ -115,6 +126,7 @@ type space struct {
 	dir     string // the data directory
 	log     *zap.Logger
 	measure func(dir string) disk // statfs, but in tests
+	extra   atomic.Int64          // as disk.extra
 
 	mu      sync.Mutex
 	told    spaceState // guarded by mu
@@ -131,7 +143,7 @@ func newSpace(dir string, log *zap.Logger) *space {
 // look measures the disk, and logs a change of its state once.
 func (sp *space) look() disk {
 	d := sp.measure(sp.dir)
-	d.dir = sp.dir
+	d.dir, d.extra = sp.dir, sp.extra.Load()
 	if d.known {
 		sp.tell(d)
 	}
@@ -141,9 +153,9 @@ func (sp *space) look() disk {
 func (sp *space) tell(d disk) {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	state := stateOf(d.readOnly, d.free)
+	state := d.state(0)
 	if state < sp.told { // better, if it is by a margin
-		state = min(sp.told, stateOf(d.readOnly, d.free-roomAgain))
+		state = min(sp.told, d.state(roomAgain))
 	}
 	if state == sp.told {
 		return
@@ -163,13 +175,14 @@ func (sp *space) tell(d disk) {
 	}
 }
 
-func stateOf(readOnly bool, free int64) spaceState {
-	switch {
-	case readOnly:
+// state is what would be told of d if less were free.
+func (d disk) state(less int64) spaceState {
+	switch free := d.free - less; {
+	case d.readOnly:
 		return spaceReadOnly
 	case free < roomForWrites:
 		return spaceFull
-	case free < roomForNew:
+	case free < roomForNew+d.extra:
 		return spaceLow
 	}
 	return spaceGood
@@ -179,12 +192,12 @@ func stateOf(readOnly bool, free int64) spaceState {
 func (sp *space) lookForWrite() disk {
 	d := sp.look()
 	sp.mu.Lock()
-	d.logFull = sp.logged >= memTableSize-mib
+	d.logFull = sp.logged >= logFull
 	sp.mu.Unlock()
 	if !d.logFull {
 		return d
 	}
-	if d.known && d.free < roomForNextLog && sp.giveUpBallast() {
+	if d.known && d.free < roomForNextLog+d.extra && sp.giveUpBallast() {
 		d = sp.look()
 		d.logFull = true
 	}
@@ -222,7 +235,7 @@ func (sp *space) wrote(files string, n int64) {
 	defer sp.mu.Unlock()
 	sp.logged += n
 	sp.since = time.Time{}
-	if sp.logged < memTableSize-mib {
+	if sp.logged < logFull {
 		return
 	}
 	if name := newestLog(files); name != sp.logName {
@@ -267,7 +280,7 @@ func (sp *space) toOpen(files string) error {
 	if err != nil {
 		return fmt.Errorf("measuring Badger's files: %w", err)
 	}
-	need := roomForWrites + 3*logs + min(tables, roomForNextLog-roomForWrites)
+	need := roomForWrites + 3*logs + min(tables, roomForNextLog-roomForWrites+sp.extra.Load())
 	if mayChange(files) { // then tables are copied, too
 		need += tables
 	}

@@ -18,7 +18,7 @@ func (sp *space) tend(merging func() bool) {
 	held := sp.ballast()
 	switch {
 	case !d.known || d.readOnly:
-	case !held && d.free >= roomForNew+ballastSize:
+	case !held && d.free >= roomForNew+d.extra+ballastSize:
 		if err := makeBallast(filepath.Join(sp.dir, ballastFile)); err != nil {
 			sp.log.Warn("ballast not made", zap.Error(err))
 		}

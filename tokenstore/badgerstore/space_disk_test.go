@@ -57,11 +57,13 @@ func fillDisk(t *testing.T, dir string, speed int) {
 		if speed > 0 {
 			<-pace.C
 		}
-		if _, err := f.Write(chunk); err != nil {
-			if !errors.Is(err, syscall.ENOSPC) {
-				t.Fatal(err)
-			}
+		switch _, err := f.Write(chunk); {
+		case err == nil: // something has made room again
+			chunk = chunk[:cap(chunk)]
+		case errors.Is(err, syscall.ENOSPC):
 			chunk = chunk[:len(chunk)/2]
+		default:
+			t.Fatal(err)
 		}
 	}
 }

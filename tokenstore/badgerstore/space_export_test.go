@@ -42,3 +42,19 @@ func (s *Space) Opened(files string)          { s.opened(files) }
 func (s *Space) ToOpen(files string) error    { return s.toOpen(files) }
 func (s *Space) ToClose(files string) error   { return s.toClose(files) }
 func (s *Space) BallastPath() string          { return filepath.Join(s.dir, ballastFile) }
+
+// Foresee has the guard foresee merges of these tables.
+func (s *Space) Foresee(tables ...Span) {
+	spans := make([]span, len(tables))
+	for n, t := range tables {
+		spans[n] = span{t.Level, []byte(t.First), []byte(t.Last), t.Bytes}
+	}
+	s.foresee(spans)
+}
+
+// Span is a table of Badger's.
+type Span struct {
+	Level       int
+	First, Last string
+	Bytes       int64
+}

@@ -17,6 +17,7 @@ func (s *Store) watchSpace() {
 		case <-s.closing:
 			return
 		case <-ticker.C:
+			s.space.foresee(spansOf(s.current()))
 			s.space.tend(s.merging)
 		}
 	}

@@ -79,7 +79,9 @@ func TestValueLogsAreFreed(t *testing.T) {
 		}
 		for range 10 {
 			overwrite(&long, func(c *tokenstore.Connection) { c.Name += "x" })
-			overwrite(&filler, func(c *tokenstore.Connection) { c.Name = strings.Repeat("x", 900_000) }) // fills memtables
+			for range 3 { // fills memtables
+				overwrite(&filler, func(c *tokenstore.Connection) { c.Name = strings.Repeat("x", 190_000) })
+			}
 		}
 		atRest(t, s, live)
 		before = files()

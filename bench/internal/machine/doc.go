@@ -1,0 +1,2 @@
+// Package machine says on what a benchmark ran. It works on Linux.
+package machine

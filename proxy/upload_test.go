@@ -1,0 +1,215 @@
+package proxy_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/lanyard-proxy/lanyard/proxy"
+)
+
+// What an app sends arrives before it sends more, of whatever size, be it the
+// first or after little or much: no buffer waits to be filled.
+func TestUploadsPassEachPieceAtOnce(t *testing.T) {
+	r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
+		rc := http.NewResponseController(w)
+		_ = rc.EnableFullDuplex()
+		_ = rc.Flush()
+		buf := make([]byte, 10_000)
+		for {
+			n, err := r.Body.Read(buf)
+			_, _ = w.Write(buf[:n])
+			_ = rc.Flush()
+			if err != nil {
+				return
+			}
+		}
+	})
+	reader, writer := io.Pipe()
+	defer writer.Close()
+	res, err := r.client.Do(r.request(t, http.MethodPost, "/", reader))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	sizes := []int{1, 4095, 4096, 4097, 10, 32 << 10, 32<<10 + 1, 700_000}
+	sizes = append(sizes, slices.Repeat(sizes, 2)...)                         // past what is kept for a replay
+	sizes = append(sizes, 3<<20, 1, 256<<10, 256<<10, 256<<10+1, 32<<10, 2)   // with the largest buffer
+	sizes = append(sizes, 32<<10, 32<<10, 32<<10, 4096, 4096, 1<<20, 4095, 1) // and back
+	for i, size := range sizes {
+		piece := bytes.Repeat([]byte{byte(i)}, size)
+		go func() { _, _ = writer.Write(piece) }()
+		got := make([]byte, size)
+		if _, err := io.ReadFull(res.Body, got); err != nil || !bytes.Equal(got, piece) {
+			t.Fatalf("piece %d of %d bytes: %v", i, size, err)
+		}
+	}
+}
+
+// scripted is a body that brings what it is asked for, or less where that is
+// written, and notes how much that was.
+type scripted struct {
+	brings []int // 0: all
+	asked  []int
+}
+
+func (s *scripted) Read(p []byte) (int, error) {
+	s.asked = append(s.asked, len(p))
+	if len(s.brings) == 0 {
+		return 0, io.EOF
+	}
+	n := s.brings[0]
+	s.brings = s.brings[1:]
+	if n == 0 || n > len(p) {
+		n = len(p)
+	}
+	return n, nil
+}
+
+// Whoever waits for an app holds what it reads into: much only where much came.
+func TestUploadsThatPauseHoldLittle(t *testing.T) {
+	const all, small, large, huge = 0, 4 << 10, 32 << 10, 256 << 10
+	cfg, _ := newConfig(t, "http://api.test", func(c *proxy.Config, _ *proxy.Upstream) {
+		c.Spool = 1
+		c.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+			_, err := io.Copy(io.Discard, r.Body)
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody}, err
+		})
+	})
+	handler, err := proxy.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := &scripted{brings: []int{all, all, all, all, all, huge - 1, all, all, 100, 100, all, all, all, all, large, all, all, 1}}
+	want := []int{
+		small, large, huge, huge, huge, huge, // which is not filled
+		large, huge, huge, small, small, // as so little came
+		large, huge, huge, huge, large, huge, huge, small,
+	}
+	req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1/x", body)
+	req.Header.Set("Authorization", "Bearer "+clientKey+"."+connID)
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, req)
+	if w.Code != http.StatusOK || !slices.Equal(body.asked, want) {
+		t.Errorf("answer = %d, reads of %v; want %v", w.Code, body.asked, want)
+	}
+}
+
+// Buffers go from one body to the next. Whatever becomes of those before, each
+// upstream request has its own app's bytes and no others.
+func TestBodiesDoNotMix(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("HTTP2 %v", http2), func(t *testing.T) {
+			var begun sync.Map // :: X-Who → true
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_ = http.NewResponseController(w).EnableFullDuplex()
+				who, _ := strconv.Atoi(r.Header.Get("X-Who"))
+				before, _ := strconv.Atoi(r.Header.Get("X-Before"))
+				_, again := begun.LoadOrStore(who, true)
+				status, limit := http.StatusOK, int64(before)
+				switch r.URL.Path {
+				case "/refused": // in the middle, and then it takes all of it
+					if !again {
+						status = http.StatusUnauthorized
+					} else {
+						limit = 1 << 40
+					}
+				case "/whole":
+					limit = 1 << 40
+				}
+				if r.ProtoMajor == 1 && r.URL.Path != "/whole" {
+					w.Header().Set("Connection", "close") // a server can't go on behind a body that was left
+				}
+				var foreign foreigners
+				_, err := io.Copy(foreign.to(byte(who)), io.LimitReader(r.Body, limit))
+				w.WriteHeader(status)
+				_ = http.NewResponseController(w).Flush()
+				if err == nil {
+					_, _ = io.Copy(foreign.to(byte(who)), io.LimitReader(r.Body, 100_000))
+				}
+				if foreign.count > 0 {
+					t.Errorf("%s of %d: %d bytes of others", r.URL.Path, who, foreign.count)
+				}
+			}))
+			server.EnableHTTP2 = http2
+			server.StartTLS()
+			t.Cleanup(server.Close)
+			r := newRigFor(t, server.URL, func(c *proxy.Config, _ *proxy.Upstream) {
+				transport := server.Client().Transport.(*http.Transport).Clone()
+				transport.DisableCompression = true
+				t.Cleanup(transport.CloseIdleConnections)
+				c.Transport = transport
+			})
+			var wg sync.WaitGroup
+			for app := range 8 {
+				wg.Go(func() { sendBodies(t, r, app) })
+			}
+			wg.Wait()
+		})
+	}
+}
+
+// sendBodies sends bodies of one byte each, over and over, that end as they
+// should or break off.
+func sendBodies(t *testing.T, r *rig, app int) {
+	t.Helper()
+	random := rand.New(rand.NewPCG(uint64(app), 7))
+	for round := range 8 {
+		who := 1 + app + 20*round
+		size := 1 + random.IntN([]int{5000, 100_000, 2 << 20}[random.IntN(3)])
+		path := []string{"/refused", "/whole", "/early"}[random.IntN(3)]
+		body := io.Reader(bytes.NewReader(bytes.Repeat([]byte{byte(who)}, size)))
+		cut := random.IntN(3) == 0
+		if cut {
+			body = io.MultiReader(body, brokenOff{})
+		}
+		req := r.request(t, http.MethodPost, path, body)
+		req.ContentLength = int64(size)
+		switch {
+		case cut:
+			req.ContentLength = int64(size) + 10
+		case random.IntN(2) == 0:
+			req.ContentLength = -1
+		}
+		req.Header.Set("X-Who", strconv.Itoa(who))
+		req.Header.Set("X-Before", strconv.Itoa(random.IntN(size)))
+		res, err := r.client.Do(req)
+		if err != nil {
+			if path == "/whole" && !cut {
+				t.Errorf("%s of %d bytes: %v", path, size, err)
+			}
+			continue
+		}
+		_, _ = io.Copy(io.Discard, res.Body)
+		_ = res.Body.Close()
+	}
+}
+
+// brokenOff is a body whose app has gone.
+type brokenOff struct{}
+
+func (brokenOff) Read([]byte) (int, error) { return 0, errors.New("broken off") }
+
+// foreigners counts the bytes that are not those expected.
+type foreigners struct {
+	own   byte
+	count int
+}
+
+func (f *foreigners) to(own byte) *foreigners {
+	f.own = own
+	return f
+}
+
+func (f *foreigners) Write(p []byte) (int, error) {
+	f.count += len(p) - bytes.Count(p, []byte{f.own})
+	return len(p), nil
+}
