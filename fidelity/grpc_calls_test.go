@@ -141,16 +141,7 @@ func grpcMany(ctx context.Context, w *world) error {
 
 // grpcGoAway calls an API that ends each connection after a second, once the
 // streams on it have ended.
-func grpcGoAway(ctx context.Context, w *world) error {
-	_, front, err := w.grpc(grpcRenewing)
-	if err != nil {
-		return err
-	}
-	c, err := w.dialGRPC(front)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
+func grpcGoAway(ctx context.Context, _ *grpcAPI, c *grpc.ClientConn) error {
 	long, err := openCall(ctx, c, "Chat")
 	if err != nil {
 		return err
@@ -170,16 +161,8 @@ func grpcGoAway(ctx context.Context, w *world) error {
 	return endCall(long)
 }
 
-func grpcTLS(ctx context.Context, w *world) error {
-	api, front, err := w.grpc(grpcByTLS)
-	if err != nil {
-		return err
-	}
-	c, err := w.dialGRPC(front)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
+// grpcAll is one call of each sort.
+func grpcAll(ctx context.Context, api *grpcAPI, c *grpc.ClientConn) error {
 	for _, f := range []func(context.Context, *grpcAPI, *grpc.ClientConn) error{
 		grpcUnary, grpcServerStream, grpcClientStream, grpcChat, grpcFails(""), grpcFails("x"), grpcMetadata, grpcCancelled, grpcDeadline, grpcCompressed,
 	} {

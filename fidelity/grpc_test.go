@@ -20,22 +20,22 @@ import (
 )
 
 var grpcRows = []row{
-	{name: "gRPC: a call with one message and one answer", run: onGRPC(grpcUnary)},
-	{name: "gRPC: a server streams ten thousand messages", run: onGRPC(grpcServerStream)},
-	{name: "gRPC: a client streams, ten thousand messages", run: onGRPC(grpcClientStream)},
-	{name: "gRPC: both stream, each message is answered before the next is sent", run: onGRPC(grpcChat)},
-	{name: "gRPC: an error without a message comes with code, text and details", run: onGRPC(grpcFails(""))},
-	{name: "gRPC: an error after a message comes with code, text and details", run: onGRPC(grpcFails("x"))},
-	{name: "gRPC: metadata passes both ways, binary and repeated too, in headers and trailers", run: onGRPC(grpcMetadata)},
-	{name: "gRPC: a server that refuses while the client still sends is heard", run: onGRPC(grpcRefuses)},
-	{name: "gRPC: a deadline arrives, and passing it ends the call at the API", run: onGRPC(grpcDeadline)},
-	{name: "gRPC: cancelling a call ends it at the API within a second", run: onGRPC(grpcCancelled)},
-	{name: "gRPC: messages of 8 MiB pass both ways", run: onGRPC(grpcLarge)},
-	{name: "gRPC: compressed messages stay compressed, both ways", run: onGRPC(grpcCompressed)},
-	{name: "gRPC: a stream that is silent for five seconds goes on", run: onGRPC(grpcSilent)},
+	{name: "gRPC: a call with one message and one answer", run: onGRPC(grpcPlain, grpcUnary)},
+	{name: "gRPC: a server streams ten thousand messages", run: onGRPC(grpcPlain, grpcServerStream)},
+	{name: "gRPC: a client streams, ten thousand messages", run: onGRPC(grpcPlain, grpcClientStream)},
+	{name: "gRPC: both stream, each message is answered before the next is sent", run: onGRPC(grpcPlain, grpcChat)},
+	{name: "gRPC: an error without a message comes with code, text and details", run: onGRPC(grpcPlain, grpcFails(""))},
+	{name: "gRPC: an error after a message comes with code, text and details", run: onGRPC(grpcPlain, grpcFails("x"))},
+	{name: "gRPC: metadata passes both ways, binary and repeated too, in headers and trailers", run: onGRPC(grpcPlain, grpcMetadata)},
+	{name: "gRPC: a server that refuses while the client still sends is heard", run: onGRPC(grpcPlain, grpcRefuses)},
+	{name: "gRPC: a deadline arrives, and passing it ends the call at the API", run: onGRPC(grpcPlain, grpcDeadline)},
+	{name: "gRPC: cancelling a call ends it at the API within a second", run: onGRPC(grpcPlain, grpcCancelled)},
+	{name: "gRPC: messages of 8 MiB pass both ways", run: onGRPC(grpcPlain, grpcLarge)},
+	{name: "gRPC: compressed messages stay compressed, both ways", run: onGRPC(grpcPlain, grpcCompressed)},
+	{name: "gRPC: a stream that is silent for five seconds goes on", run: onGRPC(grpcPlain, grpcSilent)},
 	{name: "gRPC: a thousand streams at once, on eight connections", run: grpcMany, patience: time.Minute},
-	{name: "gRPC: an API that renews its connections (GOAWAY) fails no call and breaks no stream", run: grpcGoAway, patience: time.Minute},
-	{name: "gRPC by TLS: calls, streams and errors", run: grpcTLS},
+	{name: "gRPC: an API that renews its connections (GOAWAY) fails no call and breaks no stream", run: onGRPC(grpcRenewing, grpcGoAway), patience: time.Minute},
+	{name: "gRPC by TLS: calls, streams and errors", run: onGRPC(grpcByTLS, grpcAll)},
 	{name: "HTTP 2: an answer streams while the request goes on, each piece answered before the next", run: fullDuplex(overH2C, h2)},
 	{name: "HTTP 2 by TLS: an answer streams while the request goes on, each piece answered before the next", run: fullDuplex(overTLS, h2)},
 	{name: "HTTP 1.1: an answer streams while the request goes on, each piece answered before the next", run: fullDuplex(plain, h1)},
@@ -46,10 +46,10 @@ var grpcRows = []row{
 	{name: "HTTP 2: `te: trailers`, the content type and `grpc-timeout` go to the API as sent", run: h2Headers},
 }
 
-// onGRPC runs f with a client of the gRPC API.
-func onGRPC(f func(context.Context, *grpcAPI, *grpc.ClientConn) error) func(context.Context, *world) error {
+// onGRPC runs f with a client of a gRPC API of this kind.
+func onGRPC(k grpcKind, f func(context.Context, *grpcAPI, *grpc.ClientConn) error) func(context.Context, *world) error {
 	return func(ctx context.Context, w *world) error {
-		api, front, err := w.grpc(grpcPlain)
+		api, front, err := w.grpc(k)
 		if err != nil {
 			return err
 		}

@@ -16,8 +16,8 @@ import (
 const valueThreshold = 192 << 10
 
 // options are Badger's for a sidecar: its defaults are for a big server, and
-// lose acknowledged writes with the machine. At a million records these hold
-// 61 MB of memory, the defaults 924 MB.
+// lose acknowledged writes with the machine and hold most of a gigabyte in
+// memory at a million records.
 func options(dir string, log *logger) badger.Options {
 	return badger.DefaultOptions(dir).
 		WithLogger(log).

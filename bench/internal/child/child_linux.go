@@ -52,12 +52,6 @@ func Start(dir, name string, cmd *exec.Cmd) (*Child, error) {
 	return c, nil
 }
 
-// PID returns its process ID.
-func (c *Child) PID() int { return c.cmd.Process.Pid }
-
-// Signal sends it a signal.
-func (c *Child) Signal(s os.Signal) error { return c.cmd.Process.Signal(s) }
-
 // Stop ends it and waits until it has ended.
 func (c *Child) Stop() error {
 	_ = c.cmd.Process.Signal(syscall.SIGTERM)
@@ -99,7 +93,7 @@ func lastLines(text []byte) string {
 // CPU returns the processor time that it and its children have used.
 func (c *Child) CPU() (time.Duration, error) {
 	var sum time.Duration
-	for _, pid := range family(c.PID()) {
+	for _, pid := range family(c.cmd.Process.Pid) {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
 			return 0, err
@@ -127,7 +121,7 @@ type Memory struct{ RSS, Anon int64 }
 // Memory returns what it and its children have in memory.
 func (c *Child) Memory() (Memory, error) {
 	var m Memory
-	for _, pid := range family(c.PID()) {
+	for _, pid := range family(c.cmd.Process.Pid) {
 		f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
 		if err != nil {
 			return m, err
