@@ -1,5 +1,6 @@
 // Package memstore is a tokenstore.Store in memory, for tests. It starts no
-// goroutine, so that it works under testing/synctest.
+// goroutine, so that it works under testing/synctest. Shared makes it a
+// tokenstore.Shared, as if several processes had it.
 package memstore
 
 import (
@@ -21,6 +22,8 @@ type Store struct {
 	flows       map[string]tokenstore.Flow       // :: ID → flow
 	events      []tokenstore.Event               // by Seq, which begins with 1
 	notes       map[string]tokenstore.Note       // :: ID → note
+	leases      map[string]lease             // :: name → who holds it
+	changes     []tokenstore.Change          // all there ever were
 	failWrites  error
 }
 
@@ -33,6 +36,7 @@ func New() *Store {
 		deleted:     make(map[string]bool),
 		flows:       make(map[string]tokenstore.Flow),
 		notes:       make(map[string]tokenstore.Note),
+		leases:      make(map[string]lease),
 	}
 }
 
@@ -65,6 +69,7 @@ func (s *Store) CreateConnection(ctx context.Context, c tokenstore.Connection) (
 	c.UpdatedAt, c.Revision = now, 1
 	s.add(c.TakeNews())
 	s.connections[c.ID] = c
+	s.changed(nil, &c)
 	return c.Clone(), nil
 }
 
@@ -99,7 +104,7 @@ func (s *Store) UpdateConnection(
 	if err != nil {
 		return tokenstore.Connection{}, err
 	}
-	revision := c.Revision
+	old := c.Clone()
 	err = change(&c)
 	if errors.Is(err, tokenstore.ErrUnchanged) {
 		return s.connection(id)
@@ -110,9 +115,10 @@ func (s *Store) UpdateConnection(
 	if c.ID != id {
 		return tokenstore.Connection{}, errors.New("memstore: a connection's ID can't be changed")
 	}
-	c.UpdatedAt, c.Revision = time.Now().UTC(), revision+1
+	c.UpdatedAt, c.Revision = time.Now().UTC(), old.Revision+1
 	s.add(c.TakeNews())
 	s.connections[id] = c.Clone() // change may have kept its pointer
+	s.changed(&old, &c)
 	return c, nil
 }
 
@@ -131,6 +137,7 @@ func (s *Store) DeleteConnection(
 	}
 	delete(s.connections, id)
 	s.deleted[id] = true
+	s.changed(&c, nil)
 	c.News = news
 	s.add(c.TakeNews())
 	return c, nil

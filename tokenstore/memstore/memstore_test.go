@@ -15,6 +15,12 @@ func TestStore(t *testing.T) {
 	storetest.Run(t, func(*testing.T) tokenstore.Store { return memstore.New() })
 }
 
+func TestShared(t *testing.T) {
+	open := func(*testing.T) tokenstore.Shared { return memstore.Shared{Store: memstore.New()} }
+	storetest.Run(t, func(t *testing.T) tokenstore.Store { return open(t) })
+	storetest.RunShared(t, open)
+}
+
 func TestFailWrites(t *testing.T) {
 	s, down := memstore.New(), errors.New("disk is full")
 	id := tokenstore.NewID()
