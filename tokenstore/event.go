@@ -77,6 +77,8 @@ const (
 	EventKeyRefused    EventType = "key.refused"        // a missing or wrong key. Reason: at which side, api or proxy
 	EventBackup        EventType = "store.backup"       // a backup was read by the API
 	EventRekey         EventType = "store.rekey"        // everything is to be sealed anew
+	EventFrozen        EventType = "store.frozen"       // it takes no writes until it is moved or thawed
+	EventThawed        EventType = "store.thawed"       // it takes writes again
 	EventWebhookLost   EventType = "webhook.given_up"   // a webhook was not taken for too long. Reason: of which event
 	// EventLost stands in lists where an event is damaged or was lost: of it only
 	// Seq is known, and ConnectionID in a list of that connection's.

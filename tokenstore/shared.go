@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -74,9 +75,11 @@ const (
 // Hold is a lease that is renewed until it is released. The nil Hold is that of
 // a store which no other process has: it is never lost.
 type Hold struct {
+	ctx   context.Context //nolint:containedctx // of whoever took it, without its end
 	store Shared
 	name  string
 	owner string
+	until atomic.Pointer[time.Time] // when it ends if it is not renewed, by our own clock
 	lost  chan struct{}
 	stop  context.CancelFunc
 	done  sync.WaitGroup
@@ -94,12 +97,15 @@ func TakeHold(ctx context.Context, s Store, name string, life time.Duration) (*H
 	if !ok {
 		return nil, nil //nolint:nilnil // the nil Hold is one that can't be lost
 	}
-	owner := rand.Text()
+	owner, before := rand.Text(), time.Now()
 	if err := shared.TakeLease(ctx, name, owner, max(life, holdLife)); err != nil {
 		return nil, err
 	}
 	keep, stop := context.WithCancel(context.WithoutCancel(ctx))
-	h := &Hold{store: shared, name: name, owner: owner, lost: make(chan struct{}), stop: stop}
+	h := &Hold{
+		ctx: context.WithoutCancel(ctx), store: shared, name: name, owner: owner, lost: make(chan struct{}), stop: stop,
+	}
+	h.until.Store(new(before.Add(max(life, holdLife))))
 	h.done.Go(func() { h.keep(keep) })
 	return h, nil
 }
@@ -109,7 +115,6 @@ func TakeHold(ctx context.Context, s Store, name string, life time.Duration) (*H
 func (h *Hold) keep(ctx context.Context) {
 	tick := time.NewTicker(holdEvery)
 	defer tick.Stop()
-	renewed := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -124,8 +129,10 @@ func (h *Hold) keep(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			renewed = before
-		case errors.Is(err, ErrLeaseLost) || time.Since(renewed) >= holdLife:
+			if until := before.Add(holdLife); until.After(*h.until.Load()) {
+				h.until.Store(&until)
+			}
+		case errors.Is(err, ErrLeaseLost) || !h.Held():
 			close(h.lost)
 			return
 		}
@@ -141,6 +148,21 @@ func (h *Hold) Lost() <-chan struct{} {
 	return h.lost
 }
 
+// Held reports whether the lease was not lost, as far as this process can know
+// without asking: one that stood still and goes on learns by it that the lease
+// has ended, before it is told by Lost.
+func (h *Hold) Held() bool {
+	if h == nil {
+		return true
+	}
+	select {
+	case <-h.lost:
+		return false
+	default:
+		return time.Now().Before(*h.until.Load())
+	}
+}
+
 // Release gives the lease back. It may be called once.
 func (h *Hold) Release() {
 	if h == nil {
@@ -149,7 +171,7 @@ func (h *Hold) Release() {
 	h.stop()
 	h.done.Wait()
 	// What can't be given back ends by itself.
-	ctx, cancel := context.WithTimeout(context.Background(), holdEvery)
+	ctx, cancel := context.WithTimeout(h.ctx, holdEvery)
 	defer cancel()
 	_ = h.store.DropLease(ctx, h.name, h.owner)
 }

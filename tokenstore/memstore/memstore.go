@@ -22,8 +22,8 @@ type Store struct {
 	flows       map[string]tokenstore.Flow       // :: ID → flow
 	events      []tokenstore.Event               // by Seq, which begins with 1
 	notes       map[string]tokenstore.Note       // :: ID → note
-	leases      map[string]lease             // :: name → who holds it
-	changes     []tokenstore.Change          // all there ever were
+	leases      map[string]lease                 // :: name → who holds it
+	changes     []tokenstore.Change              // all there ever were
 	failWrites  error
 }
 
