@@ -104,7 +104,7 @@ func (c *cache) load(conn *tokenstore.Connection, epoch uint64) *tokenstore.Gran
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch e := s.entries.all()[conn.ID]; {
-	case s.epoch != epoch:
+	case s.epoch != epoch, e != nil && conn.Revision < e.revision:
 	case e != nil:
 		e.take(g, conn.Revision)
 		e.used.Store(wallNow().UnixNano())
@@ -141,6 +141,31 @@ func (c *cache) drop(id string) {
 	defer s.mu.Unlock()
 	s.epoch++
 	s.entries.remove(id)
+}
+
+// dropOlder drops a connection of which another process has written revision.
+func (c *cache) dropOlder(id string, revision uint64) {
+	s := c.of(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.entries.all()[id]; e == nil || e.revision < revision {
+		s.epoch++ // it may have been read before, and not be here yet
+		s.entries.remove(id)
+	}
+}
+
+// revisions returns what is known of each connection.
+func (c *cache) revisions() map[string]uint64 {
+	known := map[string]uint64{}
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for id, e := range s.entries.all() {
+			known[id] = e.revision
+		}
+		s.mu.Unlock()
+	}
+	return known
 }
 
 // makeRoom lets one more entry in: of a few entries the one that was used least

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/lanyard-proxy/lanyard/internal/spans"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
@@ -26,7 +27,7 @@ func (r *Refresher) Resolve(ctx context.Context, id string) {
 	if err != nil {
 		return
 	}
-	why := dueRenewal
+	why := openRenewal
 	switch at := c.KeepAliveAt(); {
 	case c.Intent != nil && c.Intent.Answer != nil:
 		why = readRenewal
@@ -36,7 +37,7 @@ func (r *Refresher) Resolve(ctx context.Context, id string) {
 	default:
 		return
 	}
-	if _, err := r.join(grantOf(&c), c.Token.Generation, why, itself); err != nil {
+	if _, err := r.join(grantOf(&c), c.Token.Generation, why, itself, spans.Origin{}); err != nil {
 		r.rest(id, wallNow().Add(lookPause))
 	}
 }
@@ -46,7 +47,7 @@ func (r *Refresher) restsUntil(id string) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if w := r.work[id]; w != nil {
-		return w.lookAt
+		return later(w.lookAt, w.heldTill)
 	}
 	return time.Time{}
 }
@@ -91,7 +92,7 @@ func (r *Refresher) RenewAhead() {
 		if full[g.Integration] {
 			continue
 		}
-		_, err := r.join(g, g.Token.Generation, sweepRenewal, itself)
+		_, err := r.join(g, g.Token.Generation, sweepRenewal, itself, spans.Origin{})
 		if errors.Is(err, errBusy) || errors.Is(err, errEndpointDown) || errors.Is(err, tokenstore.ErrNotActive) {
 			full[g.Integration] = true
 		}

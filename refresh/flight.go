@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/lanyard-proxy/lanyard/internal/spans"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
@@ -29,12 +30,18 @@ const (
 	forcedRenewal
 	// askedRenewal: an operator wants it now.
 	askedRenewal
+	// openRenewal: the outcome of an earlier one is open, and nobody has asked.
+	openRenewal
 	// readRenewal: an answer is stored that nobody has read. The provider is not
 	// asked.
 	readRenewal
 )
 
+// waitedFor reports whether the renewal is urgent.
 func (w reason) waitedFor() bool { return w != aheadRenewal && w != sweepRenewal }
+
+// attended reports whether a caller waits for its end.
+func (w reason) attended() bool { return w.waitedFor() && w != openRenewal && w != readRenewal }
 
 // accessTokenDead reports whether the access token is known not to be taken.
 func (w reason) accessTokenDead() bool { return w == refusedRenewal || w == forcedRenewal }
@@ -51,22 +58,28 @@ type work struct {
 	quiet    time.Time // no request to the provider before: it wants a pause between two
 	forcedAt time.Time // of the last forced renewal
 	lookAt   time.Time // the keeper does not look before
+	heldTill time.Time // nobody who has no caller tries before: another process is at it
 }
 
 // flight is one renewal under way, shared by all who wait for it. It lands when
 // its outcome is known, and is under way until that is stored, too: they differ
 // only while the store can't write.
 type flight struct {
-	turn   *turn // its way to the token endpoint
-	of     *tokenstore.Grant
-	by     tokenstore.Actor // who had it begin
-	done   chan struct{}
-	landed bool              // the flight's own goroutine's
-	grant  *tokenstore.Grant // after done
-	err    error             // after done
+	turn     *turn // its way to the token endpoint
+	of       *tokenstore.Grant
+	by       tokenstore.Actor // who had it begin
+	attended atomic.Bool      // a caller waits for it, or did
+	lease    lease            // the flight's own goroutine's
+	trail    trail            // the same
+	done     chan struct{}
+	landed   bool              // the flight's own goroutine's
+	grant    *tokenstore.Grant // after done
+	err      error             // after done
 
-	over chan struct{}     // closed when nothing of it is under way any more
-	late *tokenstore.Token // after over: what came for a connection that had been revoked, deleted or reconnected
+	over   chan struct{}         // closed when nothing of it is under way any more
+	late   *tokenstore.Token     // after over: what came for a connection that had been revoked, deleted or reconnected
+	lateOf tokenstore.Connection // after over: what that was
+	asked  bool                  // guarded by Refresher.mu; somebody here waits for late
 }
 
 // land tells those who wait. The first outcome stands.
@@ -78,8 +91,8 @@ func (f *flight) land(g *tokenstore.Grant, err error) {
 }
 
 // renewBehind starts a renewal that nobody waits for, if it may start.
-func (r *Refresher) renewBehind(g *tokenstore.Grant) {
-	_, err := r.join(g, g.Token.Generation, aheadRenewal, itself)
+func (r *Refresher) renewBehind(ctx context.Context, g *tokenstore.Grant) {
+	_, err := r.join(g, g.Token.Generation, aheadRenewal, itself, spans.From(ctx))
 	if err != nil && r.cfg.Logger.Core().Enabled(zap.DebugLevel) {
 		r.cfg.Logger.Debug("refresh put off", zap.String("connection_id", g.ConnectionID), zap.Error(err))
 	}
@@ -92,13 +105,15 @@ func (r *Refresher) renew(
 ) (*tokenstore.Grant, error) {
 	var before *flight
 	for {
-		f, err := r.join(g, seen, why, by)
+		f, err := r.join(g, seen, why, by, spans.From(ctx))
 		if err != nil {
 			return nil, err
 		}
 		next, err := f.wait(ctx)
-		if before == nil && why.accessTokenDead() && errors.Is(err, errOutcomeOpen) {
-			before = f // it may have begun for one who could wait
+		// It may have begun for one who could wait, or for nobody.
+		again := why.accessTokenDead() && errors.Is(err, errOutcomeOpen) || errors.Is(err, errHeld)
+		if before == nil && again {
+			before = f
 			continue
 		}
 		if err != nil {
@@ -142,6 +157,7 @@ func (r *Refresher) Late(id string) func(ctx context.Context) (tokenstore.Token,
 		return nil
 	}
 	f := w.flight
+	f.asked = true
 	return func(ctx context.Context) (tokenstore.Token, bool) {
 		select {
 		case <-f.over:
@@ -160,7 +176,9 @@ func (r *Refresher) Late(id string) func(ctx context.Context) (tokenstore.Token,
 // endpoint is down, ErrNotRenewed for the second forced renewal within
 // forcedPause or one within the provider's own pause, ErrNotActive without a
 // provider, and errBusy to one that nobody waits for.
-func (r *Refresher) join(g *tokenstore.Grant, seen uint64, why reason, by tokenstore.Actor) (*flight, error) {
+func (r *Refresher) join(
+	g *tokenstore.Grant, seen uint64, why reason, by tokenstore.Actor, from spans.Origin,
+) (*flight, error) {
 	p, ok := r.cfg.Provider(g.Integration, g.Params)
 	if !ok {
 		return nil, fmt.Errorf("refresh: integration %q is not configured: %w", g.Integration, tokenstore.ErrNotActive)
@@ -172,10 +190,17 @@ func (r *Refresher) join(g *tokenstore.Grant, seen uint64, why reason, by tokens
 		if why.waitedFor() {
 			w.flight.turn.hurry()
 		}
+		if why.attended() {
+			w.flight.attended.Store(true)
+			r.cfg.Metrics.Of(g.Integration).Waiters.Add(1)
+		}
 		return w.flight, nil
 	}
 	if r.closing {
 		return nil, errClosing
+	}
+	if r.frozen {
+		return nil, errFrozen
 	}
 	if w == nil {
 		w = &work{}
@@ -199,7 +224,8 @@ func (r *Refresher) join(g *tokenstore.Grant, seen uint64, why reason, by tokens
 	}
 	r.tidy(now)
 	r.work[g.ConnectionID] = w
-	f := &flight{turn: t, of: g, by: by, done: make(chan struct{}), over: make(chan struct{})}
+	f := &flight{turn: t, of: g, by: by, trail: trail{from: from}, done: make(chan struct{}), over: make(chan struct{})}
+	f.attended.Store(why.attended())
 	w.flight, w.provider = f, p
 	r.flights.Go(func() { r.fly(f, g.ConnectionID, seen, why) })
 	return f, nil
@@ -217,8 +243,10 @@ func (w *work) refuses(why reason, p Provider, now time.Time) error {
 	switch {
 	case why != askedRenewal && sameProvider(p, w.provider) && now.Before(w.retryAt): // its last try has failed
 		return unavailable(w.retryAt.Sub(now), w.cause)
-	case (why == dueRenewal || !why.waitedFor()) && now.Before(w.openTill):
+	case (why == dueRenewal || why == openRenewal || !why.waitedFor()) && now.Before(w.openTill):
 		return unavailable(w.openTill.Sub(now), errOutcomeOpen)
+	case !why.attended() && now.Before(w.heldTill):
+		return unavailable(w.heldTill.Sub(now), errHeld)
 	case why == forcedRenewal && !w.forcedAt.IsZero() && now.Before(w.forcedAt.Add(forcedPause)):
 		return tokenstore.ErrNotRenewed
 	}
@@ -274,10 +302,14 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 	var grant *tokenstore.Grant
 	err := f.turn.wait(r.ctx)
 	if err == nil {
+		err = r.takeLease(r.ctx, f, id, seen)
+	}
+	if err == nil {
 		grant, err = r.redeem(r.ctx, f, id, seen, why)
+		r.count(f, grant, err)
 	}
 	if hasMoved(err) {
-		grant, err = r.moved(r.ctx, id, seen, err)
+		grant, err = r.moved(r.ctx, f, id, seen, err)
 	}
 
 	r.mu.Lock()
@@ -287,8 +319,10 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 	switch {
 	case failed && errors.Is(un.Cause, errOutcomeOpen):
 		w.openTill = later(w.openTill, wallNow().Add(un.RetryAfter))
-	case failed && (errors.Is(un.Cause, errEndpointDown) || un == errClosing):
+	case failed && (errors.Is(un.Cause, errEndpointDown) || un == errClosing || un == errFrozen):
 		// Not this connection's failure: the lane refuses the next one itself.
+	case failed && errors.Is(un.Cause, errHeld):
+		w.heldTill = wallNow().Add(heldPause)
 	case failed:
 		if w.failures++; w.failures == 1 {
 			r.tellFailure(f, un.Cause)
@@ -306,8 +340,15 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 			delete(r.work, id)
 		}
 	}
+	asked := f.asked
 	r.mu.Unlock()
 	f.land(grant, err)
+	if f.late != nil && !asked && r.shared != nil && r.cfg.Late != nil {
+		r.cfg.Late(f.lateOf, *f.late)
+	}
+	if f.lease.hold != nil {
+		r.flights.Go(f.lease.hold.Release) // those who wait are not kept by the store
+	}
 }
 
 func later(a, b time.Time) time.Time {
@@ -335,36 +376,4 @@ func (r *Refresher) tidy(now time.Time) {
 		}
 	}
 	r.tidyAt = max(tidyOver, 2*len(r.work))
-}
-
-// The bounds of what callers are told to wait.
-const (
-	minRetryAfter = time.Second
-	maxRetryAfter = 15 * time.Minute
-)
-
-func clampRetry(d time.Duration) time.Duration { return min(max(d, minRetryAfter), maxRetryAfter) }
-
-func unavailable(after time.Duration, cause error) *tokenstore.UnavailableError {
-	return &tokenstore.UnavailableError{RetryAfter: clampRetry(after), Cause: cause}
-}
-
-// maxBackOff is the longest back-off, before jitter.
-const maxBackOff = 45 * time.Second
-
-// maxStorePause is the longest wait before the store is tried again, which
-// costs nobody anything: soon after it can write again, all is written.
-const maxStorePause = 4 * time.Second
-
-func storeFailed(err error) bool {
-	return errors.Is(err, tokenstore.ErrUnavailable) || errors.Is(err, tokenstore.ErrFull)
-}
-
-// backOff returns how long to wait after the nth failure in a row: one second,
-// doubled each time up to maxBackOff, give or take a fifth.
-func backOff(failures int) time.Duration {
-	d := time.Second << min(max(failures-1, 0), 6)
-	d = min(d, maxBackOff)
-	jitter := 0.8 + 0.4*rand.Float64() //nolint:gosec // spreads load; nobody gains by guessing it
-	return time.Duration(float64(d) * jitter)
 }

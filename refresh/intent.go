@@ -18,15 +18,15 @@ var errOutcomeOpen = fmt.Errorf("waiting to try again: %w", tokenstore.ErrOutcom
 // mayPresent decides whether the refresh token may be sent while the outcome
 // of an earlier request with it is open: at the time that settleIntent set, or
 // before, if the access token turns out to be no use any more. An intent that
-// nobody settled, so that its deadline is still the request's own, is of a run
-// that ended in the middle; it may be tried at once, or after the provider's
-// pause.
+// nobody settled is of a run that ended in the middle, or of a process whose
+// lease has ended, and so has its request; it may be tried at once, or after the
+// provider's pause.
 func mayPresent(p Provider, c *tokenstore.Connection, why reason) error {
 	if c.Intent == nil {
 		return nil
 	}
 	now := wallNow()
-	if c.Intent.Deadline.Equal(c.Intent.StartedAt.Add(requestLimit)) {
+	if !settled(c.Intent) {
 		pause := min(p.Pause(), maxQuiet)
 		if wait := c.Intent.StartedAt.Add(pause).Sub(now); 0 < wait && wait <= pause {
 			return unavailable(wait, errOutcomeOpen)
@@ -49,11 +49,12 @@ func mayPresent(p Provider, c *tokenstore.Connection, why reason) error {
 
 // writeIntent stores that c's refresh token is about to be sent. An intent
 // without an answer that is there already is a request whose outcome nobody
-// saw: this program ended in the middle, or could not write.
+// saw: this program ended in the middle, or could not write. Of several processes
+// that have read the same record only one can write its own.
 func (r *Refresher) writeIntent(ctx context.Context, c *tokenstore.Connection) (tokenstore.Connection, error) {
 	now := wallNow()
 	next, err := r.note(ctx, c.ID, func(cur *tokenstore.Connection) error {
-		if !sameCredential(cur, c) || usable(cur.Status, cur.Disabled) != nil {
+		if !stillOpen(cur, c) || usable(cur.Status, cur.Disabled) != nil {
 			return errMoved
 		}
 		unknown := 0
@@ -83,11 +84,11 @@ func (r *Refresher) note(ctx context.Context, id string, change func(*tokenstore
 }
 
 // noAnswer writes down that a request brought no answer, and says why.
-func (r *Refresher) noAnswer(ctx context.Context, p Provider, c *tokenstore.Connection, cause error) error {
+func (r *Refresher) noAnswer(ctx context.Context, f *flight, p Provider, c *tokenstore.Connection, cause error) error {
 	sent := !errors.Is(cause, tokenstore.ErrNotSent)
 	r.cfg.Logger.Warn("token endpoint gave no answer", zap.String("connection_id", c.ID),
 		zap.String("integration", c.Integration), zap.Bool("sent", sent), zap.Error(cause))
-	if err := r.settleIntent(ctx, p, c, sent); err != nil {
+	if err := r.settleIntent(ctx, f, p, c, sent); err != nil {
 		cause = err
 	}
 	return unavailable(0, cause)
@@ -101,9 +102,9 @@ func (r *Refresher) noAnswer(ctx context.Context, p Provider, c *tokenstore.Conn
 // serves until an API refuses it: no time is set then.
 //
 // The error is of a connection that has moved on: its credential is another.
-func (r *Refresher) settleIntent(ctx context.Context, p Provider, c *tokenstore.Connection, unknown bool) error {
-	_, err := r.note(ctx, c.ID, func(cur *tokenstore.Connection) error {
-		if !redeeming(cur, c) {
+func (r *Refresher) settleIntent(ctx context.Context, f *flight, p Provider, c *tokenstore.Connection, unknown bool) error {
+	settle := func(cur *tokenstore.Connection) error {
+		if !stillOpen(cur, c) || cur.Intent == nil {
 			return errMoved
 		}
 		in := cur.Intent
@@ -117,7 +118,8 @@ func (r *Refresher) settleIntent(ctx context.Context, p Provider, c *tokenstore.
 		}
 		in.Deadline = retryTime(p, cur)
 		return nil
-	})
+	}
+	_, err := r.note(ctx, c.ID, settle)
 	if hasMoved(err) {
 		return err
 	}
@@ -129,7 +131,22 @@ func (r *Refresher) settleIntent(ctx context.Context, p Provider, c *tokenstore.
 			r.holdBack(c.ID, retryTime(p, c))
 		}
 	}
+	if err != nil && f.lease.hold != nil {
+		r.settleLater(ctx, f, c, settle)
+	}
 	return nil
+}
+
+// settleLater tries again and again to settle an intent in a store that can't
+// write, while the lease is held: the others don't know what has happened, and may
+// send the refresh token at once when they get it.
+func (r *Refresher) settleLater(ctx context.Context, f *flight, c *tokenstore.Connection, settle func(*tokenstore.Connection) error) {
+	f.land(nil, unavailable(0, tokenstore.ErrUnavailable))
+	for !f.lease.lost() && r.pause(ctx, maxSharedPause) == nil {
+		if _, err := r.note(ctx, c.ID, settle); err == nil || hasMoved(err) {
+			return
+		}
+	}
 }
 
 // retryTime returns when the refresh token of c, whose outcome is open, may be
@@ -166,8 +183,36 @@ func sameCredential(cur, c *tokenstore.Connection) bool {
 	return cur.Token.Generation == c.Token.Generation && cur.Token.RefreshToken.Equal(c.Token.RefreshToken)
 }
 
-// redeeming reports whether cur still waits for the outcome of c's intent: the
-// stored refresh token is the one that was sent.
-func redeeming(cur, c *tokenstore.Connection) bool {
-	return sameCredential(cur, c) && cur.Intent != nil && cur.Intent.RefreshTokenHash == c.Intent.RefreshTokenHash
+// stillOpen reports whether cur is what c was, as far as its credential and the
+// intent to redeem it go: nobody has got ahead.
+func stillOpen(cur, c *tokenstore.Connection) bool {
+	return sameCredential(cur, c) && sameRequest(cur.Intent, c.Intent) &&
+		(cur.Intent == nil || cur.Intent.Unknown == c.Intent.Unknown &&
+			cur.Intent.Deadline.Equal(c.Intent.Deadline) && sameAnswer(cur.Intent.Answer, c.Intent.Answer))
 }
+
+// redeeming reports whether cur waits for what c's intent has brought: the stored
+// refresh token is the one that was sent, and no other answer is there. A store
+// that was put back by a moment may have lost the intent.
+func redeeming(cur, c *tokenstore.Connection) bool {
+	return sameCredential(cur, c) && (cur.Intent == nil || sameAnswer(cur.Intent.Answer, c.Intent.Answer))
+}
+
+// sameRequest reports whether two intents are of one request.
+func sameRequest(a, b *tokenstore.Intent) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.RefreshTokenHash == b.RefreshTokenHash && a.StartedAt.Equal(b.StartedAt)
+}
+
+func sameAnswer(a, b *tokenstore.Answer) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.SentAt.Equal(b.SentAt) && a.ReceivedAt.Equal(b.ReceivedAt) && a.Status == b.Status && a.Body.Equal(b.Body)
+}
+
+// settled reports whether what came of a request is noted in its intent: the
+// deadline is no longer the request's own.
+func settled(in *tokenstore.Intent) bool { return !in.Deadline.Equal(in.StartedAt.Add(requestLimit)) }

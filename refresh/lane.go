@@ -108,24 +108,32 @@ func (r *Refresher) lane(integration string, p Provider) *lane {
 func (l *lane) queue(id string, why reason) (*turn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	t := &turn{lane: l, id: id, begin: make(chan error, 1)}
+	if err := l.enter(t, why); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// enter puts a turn in. l.mu is held.
+func (l *lane) enter(t *turn, why reason) error {
 	if l.closed {
-		return nil, errClosing
+		return errClosing
 	}
 	now := wallNow()
-	if l.down && why != askedRenewal && (l.probe != nil || now.Before(l.retryAt) || l.failedOf(id, now)) {
-		return nil, l.downError(now)
+	if l.down && why != askedRenewal && (l.probe != nil || now.Before(l.retryAt) || l.failedOf(t.id, now)) {
+		return l.downError(now)
 	}
-	t := &turn{lane: l, id: id, begin: make(chan error, 1)}
 	if why.waitedFor() {
 		l.urgent = append(l.urgent, t)
 	} else {
 		if len(l.ahead) >= aheadWaiting && (why == sweepRenewal || len(l.ahead) >= 2*aheadWaiting) {
-			return nil, errBusy
+			return errBusy
 		}
 		l.ahead = append(l.ahead, t)
 	}
 	l.admit()
-	return t, nil
+	return nil
 }
 
 // failedOf reports whether a connection is among those that found the endpoint
@@ -165,6 +173,23 @@ func (t *turn) wait(ctx context.Context) error {
 	}
 }
 
+// resume puts a turn back in that has ended, and waits for it. One that goes on
+// goes on.
+func (t *turn) resume(ctx context.Context) error {
+	l := t.lane
+	l.mu.Lock()
+	if t.admitted {
+		l.mu.Unlock()
+		return nil
+	}
+	err := l.enter(t, dueRenewal)
+	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return t.wait(ctx)
+}
+
 // leave gives the place under way to the next, or takes the turn out of the
 // queue.
 func (t *turn) leave() {
@@ -182,7 +207,7 @@ func (t *turn) leave() {
 }
 
 // end is leave at the very end of the renewal, when all that it had to report is
-// reported.
+// reported, or while it has to wait for something else than the provider.
 func (t *turn) end() {
 	if t == nil {
 		return

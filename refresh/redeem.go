@@ -24,9 +24,9 @@ var errMoved = errors.New("connection has moved on")
 // redeem, persist, serve. ctx is the Refresher's own, f is told the outcome
 // early if it can't be stored.
 func (r *Refresher) redeem(ctx context.Context, f *flight, id string, seen uint64, why reason) (*tokenstore.Grant, error) {
-	c, err := r.store.Connection(ctx, id)
+	c, err := r.read(ctx, f, id, seen)
 	if err != nil {
-		return nil, fmt.Errorf("refresh: reading connection: %w", err)
+		return nil, err
 	}
 	if err := usable(c.Status, c.Disabled); err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func (r *Refresher) redeem(ctx context.Context, f *flight, id string, seen uint6
 	if err := mayPresent(p, &c, why); err != nil {
 		return nil, err
 	}
-	answer, err := r.ask(ctx, f.turn, p, &c)
+	answer, err := r.ask(ctx, f, p, &c)
 	if err != nil {
 		return nil, err
 	}
@@ -62,19 +62,37 @@ func (r *Refresher) redeem(ctx context.Context, f *flight, id string, seen uint6
 	return r.finish(ctx, f, p, &c, why, false)
 }
 
-// ask sends c's refresh token, whose turn t is, and returns what came back. c
+// ask sends c's refresh token, whose turn f's is, and returns what came back. c
 // becomes the record with the intent in it.
-func (r *Refresher) ask(ctx context.Context, t *turn, p Provider, c *tokenstore.Connection) (tokenstore.Answer, error) {
-	defer t.leave()
-	reqCtx, cancel := context.WithTimeout(ctx, requestLimit)
+func (r *Refresher) ask(ctx context.Context, f *flight, p Provider, c *tokenstore.Connection) (tokenstore.Answer, error) {
+	defer f.turn.leave()
+	reqCtx, cancel := context.WithTimeout(ctx, f.lease.timeLeft())
 	defer cancel()
+	if err := f.turn.resume(reqCtx); err != nil {
+		if ctx.Err() == nil && reqCtx.Err() != nil {
+			err = unavailable(0, errLate)
+		}
+		return tokenstore.Answer{}, err
+	}
+	if err := f.lease.mayAsk(); err != nil {
+		return tokenstore.Answer{}, err
+	}
+	f.trail.begin(c.Integration)
 	next, err := r.writeIntent(ctx, c)
 	if err != nil {
 		return tokenstore.Answer{}, err
 	}
 	*c = next
 	_ = failpoint.Hit("refresh.before_send")
+	if err := f.lease.mayAsk(); err != nil {
+		if serr := r.settleIntent(ctx, f, p, c, false); serr != nil {
+			err = unavailable(0, serr)
+		}
+		return tokenstore.Answer{}, err
+	}
+	sent := time.Now()
 	answer, err := p.Refresh(reqCtx, c.Token)
+	r.cfg.Metrics.Of(c.Integration).RefreshTime.Observe(time.Since(sent))
 	if !errors.Is(err, tokenstore.ErrNotSent) {
 		r.quieten(c.ID, p)
 	}
@@ -82,9 +100,9 @@ func (r *Refresher) ask(ctx context.Context, t *turn, p Provider, c *tokenstore.
 		return answer, nil
 	}
 	if ctx.Err() == nil { // else it was cut short here
-		t.report(p, err)
+		f.turn.report(p, err)
 	}
-	return answer, r.noAnswer(ctx, p, c, err)
+	return answer, r.noAnswer(ctx, f, p, c, err)
 }
 
 // hasMoved reports whether err says that the connection changed under a
@@ -94,17 +112,22 @@ func hasMoved(err error) bool {
 }
 
 // moved returns what a connection has become that changed under a renewal,
-// which ended with err: the token of a reconnect is as good as a renewed one.
-func (r *Refresher) moved(ctx context.Context, id string, seen uint64, err error) (*tokenstore.Grant, error) {
+// which ended with err: the token of a reconnect, or of another process, is as
+// good as a renewed one.
+func (r *Refresher) moved(ctx context.Context, f *flight, id string, seen uint64, err error) (*tokenstore.Grant, error) {
 	c, rerr := r.store.Connection(ctx, id)
 	if rerr != nil {
 		return nil, fmt.Errorf("refresh: reading connection again: %w", rerr)
 	}
+	r.cache.dropOlder(id, c.Revision)
 	if uerr := usable(c.Status, c.Disabled); uerr != nil {
 		return nil, uerr
 	}
 	if c.Token.Generation > seen {
 		return r.cache.put(&c), nil
+	}
+	if f.lease.hold != nil { // another's request, or answer, is there now
+		err = unavailable(0, fmt.Errorf("%w: %w", errHeld, err))
 	}
 	return nil, err
 }
@@ -126,7 +149,7 @@ func (r *Refresher) withoutRefreshToken(ctx context.Context, c *tokenstore.Conne
 // expire writes that c must be reconnected and returns ErrReconnect.
 func (r *Refresher) expire(ctx context.Context, c *tokenstore.Connection, reason string) error {
 	_, err := r.store.UpdateConnection(ctx, c.ID, func(cur *tokenstore.Connection) error {
-		if !sameCredential(cur, c) {
+		if !stillOpen(cur, c) {
 			return errMoved
 		}
 		cur.Expire(reason)
@@ -146,22 +169,19 @@ func (r *Refresher) expire(ctx context.Context, c *tokenstore.Connection, reason
 // is the one time that a token is used before it is stored.
 func (r *Refresher) keepAnswer(ctx context.Context, f *flight, p Provider, c *tokenstore.Connection, a tokenstore.Answer) (tokenstore.Connection, error) {
 	next, err := r.persist(ctx, c, func() (tokenstore.Connection, error) {
-		return r.note(ctx, c.ID, func(cur *tokenstore.Connection) error {
-			if !redeeming(cur, c) {
-				return errMoved
-			}
-			cur.Intent.Answer = &a
-			return nil
-		})
+		return r.note(ctx, c.ID, func(cur *tokenstore.Connection) error { return keep(cur, c, p, a) })
 	}, func() { f.land(r.unstored(f, p, c, a)) })
 	switch {
+	case err == nil && !sameRequest(next.Intent, c.Intent):
+		return next, unavailable(0, errMoved)
 	case err == nil:
 		return next, nil
 	case hasMoved(err), errors.Is(err, tokenstore.ErrCorrupt):
 		// Reconnected, revoked, deleted or destroyed meanwhile: there is
 		// nothing left that the answer could be kept in.
-		if t, perr := p.Parse(a, c.Token, c.Token.Scopes); perr == nil {
-			f.late = &t
+		t, perr := p.Parse(a, c.Token, c.Token.Scopes)
+		if perr == nil && r.revive(ctx, f, c, a, t) != nil {
+			f.late, f.lateOf = &t, *c
 		}
 		return next, unavailable(0, err)
 	}
@@ -194,7 +214,7 @@ func (r *Refresher) persist(
 		r.cfg.Logger.Error("token answer not stored, trying again",
 			zap.String("connection_id", c.ID), zap.Int("attempt", attempt), zap.Error(err))
 		select {
-		case <-time.After(min(backOff(attempt), maxStorePause)):
+		case <-time.After(min(backOff(attempt), r.storePause())):
 		case <-ctx.Done():
 		}
 	}
@@ -233,11 +253,11 @@ func (r *Refresher) finish(
 	}
 	refusal, readable := errors.AsType[*tokenstore.RefusalError](err)
 	if readable && refusal.Kind == tokenstore.RefusedGrant {
-		return nil, r.dead(ctx, c, why)
+		return nil, r.dead(ctx, f, c, why)
 	}
 	r.cfg.Logger.Warn("token not refreshed", zap.String("connection_id", c.ID),
 		zap.String("integration", c.Integration), zap.Error(err))
-	if moved := r.settleIntent(ctx, p, c, !readable); moved != nil {
+	if moved := r.settleIntent(ctx, f, p, c, !readable); moved != nil {
 		err = moved
 	}
 	return nil, unavailable(askedWait(err), err)
@@ -263,7 +283,7 @@ func (r *Refresher) commit(ctx context.Context, f *flight, c *tokenstore.Connect
 		})
 	}, func() { f.land(asServed(c, next), nil) })
 	if hasMoved(err) {
-		f.late = &next
+		f.late, f.lateOf = &next, *c
 	}
 	if err != nil {
 		// The answer is in the store: the next flight, or run, reads it again.
@@ -280,7 +300,10 @@ func (r *Refresher) commit(ctx context.Context, f *flight, c *tokenstore.Connect
 
 // dead writes that the provider refuses the refresh token for good. A valid
 // access token that nobody has refused goes on serving until its end.
-func (r *Refresher) dead(ctx context.Context, c *tokenstore.Connection, why reason) error {
+func (r *Refresher) dead(ctx context.Context, f *flight, c *tokenstore.Connection, why reason) error {
+	if r.outrun(ctx, f, c) {
+		return unavailable(0, errMoved)
+	}
 	reason := tokenstore.ReasonInvalidGrant
 	switch {
 	case c.Intent.Unknown > 0:
@@ -294,7 +317,7 @@ func (r *Refresher) dead(ctx context.Context, c *tokenstore.Connection, why reas
 		return r.expire(ctx, c, reason)
 	}
 	_, err := r.store.UpdateConnection(ctx, c.ID, func(cur *tokenstore.Connection) error {
-		if !sameCredential(cur, c) {
+		if !stillOpen(cur, c) {
 			return errMoved
 		}
 		cur.LoseRefreshToken(reason)

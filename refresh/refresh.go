@@ -20,6 +20,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/lanyard-proxy/lanyard/metrics"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
@@ -47,8 +48,8 @@ type Provider interface {
 	Origin() any
 }
 
-// Config says what a Refresher works with. All fields but CacheSize are
-// required.
+// Config says what a Refresher works with. All fields but CacheSize and Metrics
+// are required.
 type Config struct {
 	Store tokenstore.Store
 	// Provider returns the provider of an integration, for connections with
@@ -56,8 +57,15 @@ type Config struct {
 	// or one with other parameters. It must not block.
 	Provider func(integration string, params map[string]string) (Provider, bool)
 	Logger   *zap.Logger
+	// Late is told, on a shared store, of a token that came too late for a
+	// connection, as it was before, where nobody waits for that (Refresher.Late):
+	// another process may have revoked or deleted it, and connected it again. It
+	// must not block. Optional.
+	Late func(c tokenstore.Connection, t tokenstore.Token)
 	// CacheSize is how many connections are kept in memory. Default: 50,000.
 	CacheSize int
+	// Metrics counts the renewals. Default: nobody sees them.
+	Metrics *metrics.Set
 }
 
 // defaultCacheSize costs about 60 MB when it is full of tokens of 700 bytes, and
@@ -81,17 +89,20 @@ type Refresher struct {
 	cfg     Config
 	cache   *cache
 	users   *users
-	store   tokenstore.Store // the write-through one
+	store   tokenstore.Store  // the write-through one
+	shared  tokenstore.Shared // nil if no other process has the store
 	watches watches
 
 	ctx     context.Context //nolint:containedctx // the life of the flights, which outlive every caller
 	stop    context.CancelFunc
 	flights sync.WaitGroup
-	unsaved atomic.Int64 // answers that could not be stored yet
-	lost    atomic.Int64 // answers that could not be stored until the end
+	follows sync.WaitGroup // the follower
+	unsaved atomic.Int64   // answers that could not be stored yet
+	lost    atomic.Int64   // answers that could not be stored until the end
 
 	mu      sync.Mutex
 	closing bool             // guarded by mu
+	frozen  bool             // guarded by mu; see Freeze
 	lanes   map[string]*lane // guarded by mu :: integration → the way to its token endpoint
 	work    map[string]*work // guarded by mu :: connection ID → its renewal under way, or the last one's failure
 	damaged map[string]bool  // guarded by mu :: ID of a connection whose damage was told → true
@@ -103,17 +114,25 @@ func New(cfg Config) *Refresher {
 	if cfg.CacheSize <= 0 {
 		cfg.CacheSize = defaultCacheSize
 	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = metrics.NewSet()
+	}
 	r := &Refresher{
 		cfg: cfg, cache: newCache(cfg.CacheSize), users: newUsers(cfg.CacheSize),
 		work: map[string]*work{}, lanes: map[string]*lane{}, damaged: map[string]bool{},
 	}
-	r.store = watched{Store: cfg.Store, r: r}
 	r.ctx, r.stop = context.WithCancel(context.Background())
+	r.store = watched{Store: cfg.Store, r: r}
+	if shared, ok := cfg.Store.(tokenstore.Shared); ok {
+		r.shared, r.store = shared, watchedShared{watched{Store: cfg.Store, r: r}, shared}
+		r.follows.Go(r.follow)
+	}
 	return r
 }
 
 // Store returns the store through which everybody else has to write: what it
-// writes is what the next request sees.
+// writes is what the next request sees. It is Shared if Config's is: then what
+// other processes write is seen within a second.
 func (r *Refresher) Store() tokenstore.Store { return r.store }
 
 // Find returns the connection with this ID as it is now. It returns an error
@@ -162,7 +181,7 @@ func (r *Refresher) Token(ctx context.Context, g *tokenstore.Grant) (*tokenstore
 		return g, nil
 	}
 	if hard := g.Token.HardAt(); hard.IsZero() || now.Before(hard) {
-		r.renewBehind(g)
+		r.renewBehind(ctx, g)
 		return g, nil
 	}
 	if !now.Before(end) {
@@ -259,6 +278,7 @@ func (r *Refresher) Close(ctx context.Context) error {
 	}
 	r.stop()
 	<-done
+	r.follows.Wait()
 	return err
 }
 

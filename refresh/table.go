@@ -37,6 +37,8 @@ func (t *table[K, V]) set(k K, v V) {
 	t.m.Store(&next)
 }
 
+func (t *table[K, V]) clear() { t.m.Store(nil) }
+
 func (t *table[K, V]) remove(k K) {
 	if _, ok := t.all()[k]; !ok {
 		return

@@ -86,6 +86,17 @@ func (u *users) put(c *tokenstore.Connection) {
 	}
 }
 
+// clear forgets all users: what was written is not known.
+func (u *users) clear() {
+	for i := range u.shards {
+		s := &u.shards[i]
+		s.mu.Lock()
+		s.epoch.Add(1)
+		s.newest.clear()
+		s.mu.Unlock()
+	}
+}
+
 // drop forgets a user: what was written is not known.
 func (u *users) drop(k userKey) {
 	s := u.of(k)

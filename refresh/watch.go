@@ -3,8 +3,11 @@ package refresh
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
@@ -16,8 +19,8 @@ type watches struct {
 }
 
 // Watch returns what is closed as soon as a write through Store has made the
-// connection unusable: revoked, deleted, disabled, expired. A renewal of its
-// token does not. It is closed at once if that is so already. stop has to be
+// connection unusable: revoked, deleted, disabled, expired; within a second if
+// another process did. A renewal of its token does not. It is closed at once if that is so already. stop has to be
 // called at the end; it may be called more than once.
 func (r *Refresher) Watch(id string) (ended <-chan struct{}, stop func()) {
 	end := make(chan struct{})
@@ -50,6 +53,19 @@ func (w *watches) remove(id string, end chan struct{}) {
 	}
 }
 
+// ids returns the connections that are watched.
+func (w *watches) ids() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Keys(w.of))
+}
+
+func (w *watches) has(id string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.of[id]) > 0
+}
+
 // end tells all who watch id.
 func (w *watches) end(id string) {
 	w.mu.Lock()
@@ -67,6 +83,23 @@ type watched struct {
 	tokenstore.Store
 	r *Refresher
 }
+
+// watchedShared is watched where the store is Shared.
+type watchedShared struct {
+	watched
+	sharedOnly
+}
+
+// sharedOnly is what Shared has and Store has not.
+type sharedOnly interface {
+	TakeLease(ctx context.Context, name, owner string, life time.Duration) error
+	RenewLease(ctx context.Context, name, owner string, life time.Duration) error
+	DropLease(ctx context.Context, name, owner string) error
+	Changes(ctx context.Context, since tokenstore.ChangeMark) ([]tokenstore.Change, tokenstore.ChangeMark, error)
+	Revisions(ctx context.Context, ids []string) (map[string]uint64, error)
+}
+
+var _ tokenstore.Shared = watchedShared{}
 
 // Connection implements tokenstore.Store.
 func (w watched) Connection(ctx context.Context, id string) (tokenstore.Connection, error) {
