@@ -102,14 +102,12 @@ func (h *Handler) serveOnce(w http.ResponseWriter, r *http.Request, rt *route, i
 	id := "idempotency/" + hex.EncodeToString(in.key.MAC("lanyard idempotency v1\n"+r.URL.EscapedPath()+"\n"+in.once.key))
 	held := &heldWriter{ResponseWriter: w}
 	defer held.release() // after the key is free again
-	if !h.enterOnce(id) {
-		guard.Problem{
-			Status: http.StatusConflict, Code: "idempotency_conflict",
-			Detail: "The first request with this `Idempotency-Key` is still under way.",
-		}.Write(w)
+	leave, p := h.enterOnce(ctx, id)
+	if p != nil {
+		p.Write(w)
 		return
 	}
-	defer h.leaveOnce(id)
+	defer leave()
 	kept, p := h.beginOnce(ctx, id, &in.once)
 	switch {
 	case p != nil:
@@ -138,20 +136,40 @@ func (h *Handler) serveOnce(w http.ResponseWriter, r *http.Request, rt *route, i
 	}
 }
 
-func (h *Handler) enterOnce(id string) bool {
+// enterOnce begins to serve the request with this note, which nobody else does
+// until leave is called: no other goroutine, and on a store that several processes
+// have, no other process. After a crash its lease ends within 15 seconds.
+func (h *Handler) enterOnce(ctx context.Context, id string) (leave func(), p *guard.Problem) {
 	h.onceMu.Lock()
-	defer h.onceMu.Unlock()
-	if h.underWay[id] {
-		return false
-	}
+	taken := h.underWay[id]
 	h.underWay[id] = true
-	return true
+	h.onceMu.Unlock()
+	if taken {
+		return nil, &onceConflict
+	}
+	forget := func() {
+		h.onceMu.Lock()
+		defer h.onceMu.Unlock()
+		delete(h.underWay, id)
+	}
+	hold, err := tokenstore.TakeHold(ctx, h.cfg.Store, id, 0)
+	switch {
+	case errors.Is(err, tokenstore.ErrLeased):
+		forget()
+		return nil, &onceConflict
+	case err != nil:
+		forget()
+		return nil, h.storeProblem(err)
+	}
+	return func() {
+		hold.Release()
+		forget()
+	}, nil
 }
 
-func (h *Handler) leaveOnce(id string) {
-	h.onceMu.Lock()
-	defer h.onceMu.Unlock()
-	delete(h.underWay, id)
+var onceConflict = guard.Problem{
+	Status: http.StatusConflict, Code: "idempotency_conflict",
+	Detail: "The first request with this `Idempotency-Key` is still under way.",
 }
 
 // beginOnce returns what is kept of the request o, or keeps that it is begun.

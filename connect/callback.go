@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/lanyard-proxy/lanyard/internal/spans"
 	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
@@ -185,6 +186,7 @@ func (h *Handler) end(w http.ResponseWriter, r *http.Request, f tokenstore.Flow,
 	if !ok {
 		return
 	}
+	h.cfg.Metrics.Of(now.Integration).Flows.Add(x.code)
 	h.failConnection(ctx, &now, x.code, by)
 	h.unbind(w, &now)
 	h.answer(w, r, &now, x)
@@ -223,22 +225,31 @@ func (h *Handler) usedNow(ctx context.Context, w http.ResponseWriter, r *http.Re
 func (h *Handler) complete(
 	w http.ResponseWriter, r *http.Request, f tokenstore.Flow, in Integration, code secret.String, told map[string]string,
 ) {
-	began, closing := h.enter(f.ID)
+	ctx := context.WithoutCancel(r.Context())
+	_, err := h.claim(ctx, f.ID)
 	switch {
-	case closing:
+	case errors.Is(err, errClosing):
 		h.page(w, r, &f, failure{code: codeClosing})
 		return
-	case !began:
+	case anothers(err):
 		h.usedNow(r.Context(), w, r, f)
+		return
+	case err != nil:
+		h.page(w, r, &f, failure{codeProvisioning, err})
 		return
 	}
 	defer h.leave(f.ID)
-	ctx := context.WithoutCancel(r.Context())
 	taken, ok := h.take(ctx, w, r, f, func(*tokenstore.Flow) {})
 	if !ok {
 		return
 	}
+	span := spans.Start(ctx, spans.Connect, taken.Integration)
 	got, no := h.redeem(ctx, &taken, in, code, told, h.browser(r))
+	if no == nil {
+		span.End(outcomeConnected, false)
+	} else {
+		span.End(no.code, true)
+	}
 	h.land(w, r, &taken, in, got, no)
 }
 

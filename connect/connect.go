@@ -18,6 +18,7 @@ import (
 
 	"github.com/lanyard-proxy/lanyard/guard"
 	"github.com/lanyard-proxy/lanyard/internal/failpoint"
+	"github.com/lanyard-proxy/lanyard/metrics"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 	"github.com/lanyard-proxy/lanyard/ui"
 )
@@ -59,6 +60,8 @@ type Config struct {
 	ClientIP func(*http.Request) string
 	// Audit is told what was refused. Default: nobody.
 	Audit Audit
+	// Metrics counts the flows that end. Default: nobody sees them.
+	Metrics *metrics.Set
 	// Logger gets what happened. Default: none.
 	Logger *zap.Logger
 }
@@ -101,6 +104,9 @@ func New(cfg Config) (*Handler, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = metrics.NewSet()
 	}
 	return &Handler{
 		cfg:    cfg,

@@ -94,7 +94,9 @@ func (h *Handler) BeginDevice(ctx context.Context, c tokenstore.Connection, scop
 	if err := h.storeDevice(ctx, &f, interval); err != nil {
 		return tokenstore.Device{}, err
 	}
-	h.await(f, interval) //nolint:contextcheck // it outlives its caller
+	if err := h.await(ctx, f, interval); err != nil { // Resume takes it up
+		h.log.Warn("device not waited for yet", zap.String("connection_id", f.ConnectionID), zap.Error(err))
+	}
 	return d, nil
 }
 
@@ -134,9 +136,8 @@ func deviceNote(flowID string, interval time.Duration) string {
 }
 
 // Resume waits again for the devices that no Handler of this store waits for, and
-// goes on with the answered flows that one has left. It is called when the
-// program starts (Recover does), and on the Handler that stays after another one
-// was closed.
+// goes on with the answered flows that one has left. It is called whenever Recover
+// is, by itself, and on the Handler that stays after another one was closed.
 func (h *Handler) Resume(ctx context.Context) error {
 	if err := h.resumeTaken(ctx); err != nil {
 		return err
@@ -153,7 +154,7 @@ func (h *Handler) Resume(ctx context.Context) error {
 			err = h.cfg.Store.DeleteNote(ctx, n.ID)
 		case err == nil:
 			interval, _ := strconv.Atoi(seconds)
-			h.await(f, max(time.Duration(interval)*time.Second, minInterval)) //nolint:contextcheck // it outlives its caller
+			err = h.await(ctx, f, max(time.Duration(interval)*time.Second, minInterval))
 		}
 		if err != nil {
 			return fmt.Errorf("resuming a device flow: %w", err)
@@ -163,14 +164,26 @@ func (h *Handler) Resume(ctx context.Context) error {
 }
 
 // await waits for a device behind its caller, until Close. It does nothing for
-// one that is waited for already, or where the integration is not configured.
-func (h *Handler) await(f tokenstore.Flow, interval time.Duration) {
+// one that is waited for already, here or by another process, or where the
+// integration is not configured.
+func (h *Handler) await(ctx context.Context, f tokenstore.Flow, interval time.Duration) error {
 	in, ok := h.integration(f.Integration)
 	if !ok || in.bind(f.Params) != nil {
-		return
+		return nil //nolint:nilerr // one of its next starts may have it
 	}
-	if began, _ := h.enter(f.ID); !began {
-		return
+	hold, err := h.claim(ctx, f.ID)
+	switch {
+	case anothers(err):
+		return nil
+	case err != nil:
+		return err
+	case hold != nil: // whoever had it may have got an answer since it was read
+		now, err := h.cfg.Store.Flow(ctx, f.ID)
+		if err != nil || now.Stage != tokenstore.FlowOpen {
+			h.leave(f.ID)
+			return err
+		}
+		f = now
 	}
 	h.mu.Lock()
 	h.devices++
@@ -182,7 +195,7 @@ func (h *Handler) await(f tokenstore.Flow, interval time.Duration) {
 			h.devices--
 			h.mu.Unlock()
 		}()
-		ctx := context.Background()
+		ctx := context.WithoutCancel(ctx)
 		if !h.poll(ctx, in, f, interval) {
 			return
 		}
@@ -190,10 +203,12 @@ func (h *Handler) await(f tokenstore.Flow, interval time.Duration) {
 			h.log.Error("note of a device flow not removed", zap.String("connection_id", f.ConnectionID), zap.Error(err))
 		}
 	}()
+	return nil
 }
 
 // poll asks the provider until it says yes or no, or the code has expired, and
-// ends the flow. It reports false if the Handler was closed before that.
+// ends the flow. It reports false if the Handler was closed before that, or the
+// flow is another process's by now.
 func (h *Handler) poll(ctx context.Context, in Integration, f tokenstore.Flow, interval time.Duration) bool {
 	end := func(x failure) bool {
 		h.report(&f, *h.settle(ctx, &f, x, lanyard))
@@ -204,13 +219,20 @@ func (h *Handler) poll(ctx context.Context, in Integration, f tokenstore.Flow, i
 			return x == nil || end(*x)
 		}
 	}
+	hold := h.holdOf(f.ID)
 	for {
 		timer := time.NewTimer(interval)
 		select {
 		case <-h.stop:
 			timer.Stop()
 			return false
+		case <-hold.Lost():
+			timer.Stop()
+			return false
 		case <-timer.C:
+		}
+		if !hold.Held() {
+			return false
 		}
 		if !wallNow().Before(f.ExpiresAt) {
 			return end(failure{code: codeTimeout})

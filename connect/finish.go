@@ -9,12 +9,13 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/lanyard-proxy/lanyard/internal/failpoint"
+	"github.com/lanyard-proxy/lanyard/metrics"
 	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
 // outcomeConnected is the outcome of a flow that ended well.
-const outcomeConnected = "connected"
+const outcomeConnected = metrics.FlowConnected
 
 // lanyard did what no request asked for.
 var lanyard = tokenstore.Actor{Kind: tokenstore.ActorLanyard}
@@ -284,20 +285,6 @@ func (b *brought) giveTo(c *tokenstore.Connection, f *tokenstore.Flow, code stri
 	if regranted {
 		c.Happened(tokenstore.Event{Type: tokenstore.EventScopes, Actor: by})
 	}
-}
-
-func (h *Handler) finish(ctx context.Context, f *tokenstore.Flow, outcome string, by tokenstore.Actor) error {
-	_, err := h.cfg.Store.UpdateFlow(ctx, f.ID, func(f *tokenstore.Flow) error {
-		if f.Stage == tokenstore.FlowFinished { // the first outcome stands
-			return tokenstore.ErrUnchanged
-		}
-		f.Finish(outcome)
-		if outcome != outcomeConnected {
-			f.Happened(ended(f, outcome, by))
-		}
-		return nil
-	})
-	return err
 }
 
 // settle ends a taken flow that failed, and returns x.

@@ -215,13 +215,7 @@ var errTries = fmt.Errorf("none of %d credentials that were entered would do", m
 func (h *Handler) try(
 	w http.ResponseWriter, r *http.Request, f tokenstore.Flow, in Integration, given map[string]secret.String, v keyView,
 ) {
-	began, closing := h.enter(f.ID)
-	switch {
-	case closing:
-		h.page(w, r, &f, failure{code: codeClosing})
-		return
-	case !began:
-		h.second(w, r, f)
+	if !h.claimForm(w, r, f) {
 		return
 	}
 	defer h.leave(f.ID)

@@ -232,7 +232,7 @@ func (h *Handler) disconnectPage(w http.ResponseWriter, r *http.Request, c *toke
 	view := disconnectView{
 		frame: h.frame(r, v.Title, "disconnect.title"), Tile: v.Tile, Detail: v.Detail,
 		Action: h.base + minePath + "/" + c.ID + "?" + rawQuery, Keep: list,
-		Token: h.formToken(h.mineCookie(w, r), c.ID, rawQuery),
+		Token: h.formToken(h.cfg.Signer.keys[0], h.mineCookie(w, r), c.ID, rawQuery),
 		Asked: c.AuthScheme == tokenstore.AuthOAuth2 || c.AuthScheme == tokenstore.AuthClientCredentials || c.AuthScheme == "",
 	}
 	h.render(w, http.StatusOK, "disconnect", view, ui.Policy{FormAction: h.formAction(minePath + "/" + c.ID)})
@@ -274,9 +274,8 @@ func (h *Handler) mineCookie(w http.ResponseWriter, r *http.Request) string {
 	return value
 }
 
-func (h *Handler) formToken(cookie, id, rawQuery string) string {
-	return base64.RawURLEncoding.EncodeToString(
-		h.cfg.Signer.keys[0].MAC("lanyard form v1\n" + cookie + "\n" + id + "\n" + rawQuery))
+func (h *Handler) formToken(key secret.String, cookie, id, rawQuery string) string {
+	return base64.RawURLEncoding.EncodeToString(key.MAC("lanyard form v1\n" + cookie + "\n" + id + "\n" + rawQuery))
 }
 
 // ownForm reports whether a form was sent by a page of ours in this browser.
@@ -286,5 +285,8 @@ func (h *Handler) ownForm(r *http.Request, token, id, rawQuery string) bool {
 	if err != nil || c.Value == "" || site != "" && site != "same-origin" {
 		return false
 	}
-	return secret.New(h.formToken(c.Value, id, rawQuery)).Equal(secret.New(token))
+	// With any of the keys: it may be of before they were put in another order.
+	return slices.ContainsFunc(h.cfg.Signer.keys, func(k secret.String) bool {
+		return secret.New(h.formToken(k, c.Value, id, rawQuery)).Equal(secret.New(token))
+	})
 }

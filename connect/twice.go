@@ -23,6 +23,7 @@ type work struct {
 	done   chan struct{}                            // closed at its end, after which the rest stands
 	answer func(http.ResponseWriter, *http.Request) // nil: another request has to be answered in another way
 	until  time.Time                                // when the answer is forgotten
+	hold   *tokenstore.Hold                         // keeps other processes from it
 }
 
 // enter counts the work on a flow as under way, before the flow is taken, until
@@ -45,7 +46,14 @@ func (h *Handler) leave(flowID string) {
 	ended := h.active[flowID]
 	close(ended.done)
 	delete(h.active, flowID)
-	h.running.Done()
+	if ended.hold == nil {
+		h.running.Done()
+	} else {
+		go func() { // behind the answer to a browser; Close waits for it
+			defer h.running.Done()
+			ended.hold.Release()
+		}()
+	}
 	now := time.Now()
 	for id, w := range h.recent {
 		if !now.Before(w.until) {
@@ -56,12 +64,6 @@ func (h *Handler) leave(flowID string) {
 		ended.until = now.Add(recentLife)
 		h.recent[flowID] = ended
 	}
-}
-
-func (h *Handler) underWay(flowID string) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.active[flowID] != nil
 }
 
 // answered lets further requests for a flow be answered as the one that did the

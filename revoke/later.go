@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -48,11 +46,9 @@ func newPending(note string) *pending { return &pending{note: note, since: time.
 
 func random() string { return rand.Text() }
 
-func (r *Revoker) noteID() string { return notePrefix + r.run + "-" + random() }
-
 // prepare notes what is about to be erased.
 func (r *Revoker) prepare(ctx context.Context, id string) *pending {
-	p := newPending(r.noteID())
+	p := newPending(r.noteID(ctx))
 	if c, err := r.cfg.Store.Connection(ctx, id); err == nil { // else the change itself tells
 		r.keep(ctx, p, heldBy(&c))
 	}
@@ -157,7 +153,7 @@ func (r *Revoker) follow(held tokenstore.Connection, late func(context.Context) 
 		ctx, cancel := detached(r.lateCtx)
 		defer cancel()
 		held.Token, held.Staged = t, nil
-		p := newPending(r.noteID())
+		p := newPending(r.noteID(ctx))
 		r.keep(ctx, p, heldBy(&held))
 		if out := r.first(ctx, p); !out.Pending {
 			r.ended(p, out.Reason)
@@ -248,6 +244,12 @@ func (r *Revoker) beginDue() time.Duration {
 // wait as long.
 func (r *Revoker) tryAll(list []*pending) {
 	for i, p := range list {
+		if r.runLost() {
+			r.startOver()
+		}
+		if !r.queued(p) { // another process has it by now
+			continue
+		}
 		spared, err := r.try(r.ctx, &p.held)
 		if r.ctx.Err() != nil && err != nil {
 			return
@@ -293,53 +295,6 @@ func (r *Revoker) dequeue(p *pending) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.queue, p)
-}
-
-// Recover takes up the revocations that earlier runs have noted. It drops those
-// that ended before anything was erased.
-func (r *Revoker) Recover(ctx context.Context) error {
-	notes, err := r.cfg.Store.ListNotes(ctx, notePrefix)
-	if err != nil {
-		return fmt.Errorf("revoke: listing revocations to be made: %w", err)
-	}
-	for i := range notes {
-		if strings.HasPrefix(notes[i].ID, notePrefix+r.run) {
-			continue // of this run
-		}
-		if err := r.recover(ctx, &notes[i]); err != nil {
-			return fmt.Errorf("revoke: taking up a revocation: %w", err)
-		}
-	}
-	return nil
-}
-
-func (r *Revoker) recover(ctx context.Context, n *tokenstore.Note) error {
-	held, err := seal.ParseConnectionText(n.Text)
-	p := &pending{note: n.ID, noted: true, since: held.UpdatedAt, held: held}
-	if err != nil {
-		r.log.Warn("note of a revocation is unreadable", zap.Error(err))
-		r.forget(ctx, p)
-		return nil
-	}
-	if held.ID != "" {
-		c, err := r.cfg.Store.Connection(ctx, held.ID)
-		switch {
-		case err == nil && stillHolds(&c, &held):
-			r.forget(ctx, p)
-			return nil
-		case errors.Is(err, tokenstore.ErrUnavailable):
-			return err
-		}
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed || len(r.queue) >= maxPending {
-		return nil // it is there at the next start, too
-	}
-	p.next = time.Now()
-	r.queue[p] = true
-	r.wake()
-	return nil
 }
 
 // stillHolds reports whether c has never lost what held was noted of: it was not

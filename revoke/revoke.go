@@ -74,10 +74,8 @@ type Outcome struct {
 // Revoker ends credentials. Its methods are safe for concurrent use. Close has
 // to be called at its end.
 type Revoker struct {
-	cfg Config
-	log *zap.Logger
-	run string // begins the IDs of the notes of this run
-
+	cfg    Config
+	log    *zap.Logger
 	ctx    context.Context //nolint:containedctx // the life of the tries behind those who asked
 	stop   context.CancelFunc
 	work   sync.WaitGroup // the loop and its tries
@@ -86,6 +84,10 @@ type Revoker struct {
 	lateCtx  context.Context //nolint:containedctx // the same, of those that wait for a renewal to end
 	stopLate context.CancelFunc
 	lates    sync.WaitGroup
+
+	runMu sync.Mutex       // over a question to the store
+	run   string           // guarded by runMu; begins the IDs of the notes of this run
+	hold  *tokenstore.Hold // guarded by runMu; says on a shared store that this run lives
 
 	mu     sync.Mutex
 	closed bool              // guarded by mu
@@ -131,6 +133,7 @@ func (r *Revoker) Close() {
 	timer.Stop()
 	r.stopLate()
 	r.work.Wait()
+	r.endRun()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for p := range r.queue {
@@ -194,7 +197,7 @@ func (r *Revoker) Delete(
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	late := r.cfg.Late(id)
-	p := newPending(r.noteID())
+	p := newPending(r.noteID(ctx))
 	if atProvider {
 		p = r.prepare(ctx, id)
 	}
@@ -231,9 +234,19 @@ func (r *Revoker) Discard(
 	if provider, err := r.cfg.Provider(integration, params); err == nil {
 		held.AuthScheme = provider.Scheme()
 	}
-	p := newPending(r.noteID())
+	p := newPending(r.noteID(ctx))
 	r.keep(ctx, p, heldBy(&held))
 	r.end(ctx, p, nil)
+}
+
+// Late ends at the provider the token t, which a renewal of c has brought too late,
+// if that is since another process has revoked or deleted c. It does so behind its
+// caller.
+func (r *Revoker) Late(c tokenstore.Connection, t tokenstore.Token) {
+	r.follow(heldBy(&c), func(ctx context.Context) (tokenstore.Token, bool) {
+		now, err := r.cfg.Store.Connection(ctx, c.ID)
+		return t, errors.Is(err, tokenstore.ErrNotFound) || err == nil && now.Status == tokenstore.StatusRevoked
+	})
 }
 
 func connectionFields(c *tokenstore.Connection) []zap.Field {

@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/lanyard-proxy/lanyard/metrics"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
@@ -58,8 +59,13 @@ func (w *worker) deliver(next waiting) bool {
 		if !w.turn() {
 			return false
 		}
+		if !w.term.hold.Held() { // another may be sending by now
+			<-w.slots
+			return false
+		}
 		asked, err := w.send(e, body)
 		<-w.slots
+		w.sender.cfg.Metrics.Add(resultOf(err))
 		if err == nil {
 			if w.failing.Swap(false) {
 				log.Info("webhook endpoint takes webhooks again")
@@ -72,7 +78,7 @@ func (w *worker) deliver(next waiting) bool {
 			}
 			w.stop()
 		}
-		if w.ctx.Err() != nil {
+		if w.term.ctx.Err() != nil {
 			return false
 		}
 		if !w.failing.Swap(true) {
@@ -85,7 +91,7 @@ func (w *worker) deliver(next waiting) bool {
 			return true
 		}
 		w.hold(asked)
-		if !sleep(w.ctx, min(backoff(attempt), left)) {
+		if !sleep(w.term.ctx, min(backoff(attempt), left)) {
 			return false
 		}
 	}
@@ -112,13 +118,13 @@ func (w *worker) turn() bool {
 		pause := time.Until(w.pause)
 		w.mu.Unlock()
 		if pause > 0 {
-			if !sleep(w.ctx, pause) {
+			if !sleep(w.term.ctx, pause) {
 				return false
 			}
 			continue
 		}
 		select {
-		case <-w.ctx.Done():
+		case <-w.term.ctx.Done():
 			return false
 		case w.slots <- struct{}{}:
 		}
@@ -145,7 +151,7 @@ var errGone = errors.New("answer 410")
 // send makes one request. It returns how long the endpoint wants to be left
 // alone if it has not taken the event; the error does not hold its URL.
 func (w *worker) send(e tokenstore.Event, body []byte) (asked time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(w.sendCtx, answerTime)
+	ctx, cancel := context.WithTimeout(w.term.sendCtx, answerTime)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.endpoint.URL, bytes.NewReader(body))
 	if err != nil {
@@ -175,10 +181,22 @@ func (w *worker) send(e tokenstore.Event, body []byte) (asked time.Duration, err
 	return retryAfter(res.Header.Get("Retry-After"), time.Now()), fmt.Errorf("answer %d", res.StatusCode)
 }
 
+// resultOf returns what metrics call the outcome of a request.
+func resultOf(err error) string {
+	switch {
+	case err == nil:
+		return metrics.WebhookTaken
+	case errors.Is(err, errGone):
+		return metrics.WebhookGone
+	}
+	return metrics.WebhookFailed
+}
+
 // giveUp writes down that e was not taken, so that the rest goes on.
 func (w *worker) giveUp(e tokenstore.Event, log *zap.Logger) {
+	w.sender.cfg.Metrics.Add(metrics.WebhookGivenUp)
 	log.Error("webhook given up", zap.Uint64("seq", e.Seq), zap.Duration("after", giveUpAfter))
-	ctx, cancel := context.WithTimeout(w.sendCtx, storeTime)
+	ctx, cancel := context.WithTimeout(w.term.sendCtx, storeTime)
 	defer cancel()
 	err := w.sender.cfg.Store.AppendEvents(ctx, tokenstore.Event{
 		Type: tokenstore.EventWebhookLost, Reason: string(e.Type),

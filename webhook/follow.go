@@ -44,6 +44,9 @@ const notePrefix = "webhook/"
 
 // placeNote is such a note.
 type placeNote struct {
+	// By is whose turn it was written in, on a store that several processes have:
+	// each begins with a new one. Nobody writes behind another's.
+	By  string `json:"by,omitempty"`
 	Seq uint64 `json:"seq"` // of the last event that was read
 	// Waiting are the Seqs up to there that were not taken yet, in order: what
 	// was taken behind them is not sent again.
@@ -71,9 +74,8 @@ type worker struct {
 	over chan struct{} // closed when nothing is sent any more
 	gone atomic.Bool   // the endpoint has said so: 410
 
-	sendCtx context.Context    //nolint:containedctx // the requests': it ends a little later
-	endSend context.CancelFunc // ends what is under way
-	slots   chan struct{}      // one for each request under way
+	term    *term         // while it is this worker's to send
+	slots   chan struct{} // one for each request under way
 	lanes   sync.WaitGroup
 	failing atomic.Bool // the last request was not taken
 
@@ -84,7 +86,7 @@ type worker struct {
 	pause  time.Time            // guarded by mu; the endpoint wants nothing before
 
 	// Only of run:
-	placed      bool      // read is known
+	placed      bool      // read is known, and on a shared store, the note ours
 	saved       string    // the text of the note
 	savedAt     time.Time // when it was written
 	storeFailed bool      // and that was logged
@@ -100,41 +102,45 @@ func newWorker(s *Sender, e Endpoint, before *worker) *worker {
 		ahead: map[uint64]bool{}, queues: map[string][]waiting{},
 	}
 	w.ctx, w.stop = context.WithCancel(context.Background())
-	w.sendCtx, w.endSend = context.WithCancel(context.Background())
+	// The place is found here and not in run, so that what happens from now on is
+	// sent.
+	if _, ok := s.cfg.Store.(tokenstore.Shared); ok {
+		w.try(w.begin)
+		return w
+	}
+	w.newTerm(nil)
 	if before == nil {
-		// Here and not in run, so that what happens from now on is sent.
 		w.try(w.place)
 	}
 	return w
 }
 
-// run follows the log until the worker is stopped, or the endpoint has gone.
+// run follows the log while it is the worker's to send, until it is stopped, or
+// the endpoint has gone.
 func (w *worker) run() {
 	defer close(w.over)
-	defer w.endSend()
 	if w.before != nil {
 		<-w.before.over // so that nothing is sent out of its order
 		w.before = nil
 	}
+	for w.term != nil || w.await() {
+		w.follow()
+		w.leave()
+	}
+}
+
+func (w *worker) follow() {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
-	for w.ctx.Err() == nil {
+	for w.term.ctx.Err() == nil && w.term.hold.Held() {
 		wait := tick.C
 		if !w.try(w.round) {
 			wait = time.After(storeAgain)
 		}
 		select {
-		case <-w.ctx.Done():
+		case <-w.term.ctx.Done():
 		case <-wait:
 		}
-	}
-	time.AfterFunc(stopGrace, w.endSend)
-	w.lanes.Wait()
-	w.savedAt = time.Time{}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), storeTime)
-	defer cancel()
-	if err := w.save(ctx); err != nil {
-		w.log.Warn("place of webhooks not written, some will come twice", zap.Error(err))
 	}
 }
 
@@ -144,7 +150,7 @@ func (w *worker) try(ask func(context.Context) error) bool {
 	ctx, cancel := context.WithTimeout(w.ctx, storeTime)
 	defer cancel()
 	err := ask(ctx)
-	if err == nil || w.ctx.Err() != nil {
+	if err == nil || w.ctx.Err() != nil || errors.Is(err, errTaken) {
 		w.storeFailed = false
 		return true
 	}
@@ -171,24 +177,23 @@ func (w *worker) place(ctx context.Context) error {
 	if w.placed {
 		return nil
 	}
-	at, again, err := w.noted(ctx)
+	at, was, again, err := w.noted(ctx)
 	switch {
 	case err != nil:
 		return err
 	case at == nil:
-		end, err := tokenstore.EventsEnd(ctx, w.sender.cfg.Store)
-		if err != nil {
+		if at, err = w.logEnd(ctx); err != nil {
 			return err
 		}
-		at = &placeNote{}
-		if at.Seq, err = tokenstore.ParseEventCursor(end); err != nil {
-			return err
-		}
-		if err := w.write(ctx, at.text()); err != nil {
-			return err
-		}
+		fallthrough
+	case w.term.name != "":
+		at.By = w.term.name
+		err = w.write(ctx, at.text(), func(n *tokenstore.Note) bool { return n.Text.Equal(was) })
 	}
-	w.enqueue(again) //nolint:contextcheck // what is sent has sendCtx
+	if err != nil {
+		return err
+	}
+	w.enqueue(again) //nolint:contextcheck // what is sent has the term's
 	w.mu.Lock()
 	w.read = at.Seq
 	w.mu.Unlock()
@@ -197,44 +202,44 @@ func (w *worker) place(ctx context.Context) error {
 }
 
 // noted returns the place that the note tells, nil if there is none in this log,
-// and what waits since then.
-func (w *worker) noted(ctx context.Context) (at *placeNote, again []tokenstore.Event, err error) {
+// the note's text, and what waits since then.
+func (w *worker) noted(ctx context.Context) (at *placeNote, was secret.String, again []tokenstore.Event, err error) {
 	store := w.sender.cfg.Store
 	n, err := store.Note(ctx, w.note)
 	switch {
 	case errors.Is(err, tokenstore.ErrNotFound):
-		return nil, nil, nil
+		return nil, n.Text, nil, nil
 	case errors.Is(err, tokenstore.ErrCorrupt):
 		w.log.Error("webhooks begin anew: the note of how far they were is damaged", zap.Error(err))
-		return nil, nil, store.DeleteNote(ctx, w.note)
+		return nil, n.Text, nil, store.DeleteNote(ctx, w.note)
 	}
 	at = &placeNote{}
 	if err == nil {
 		err = n.Text.DecodeJSON(at)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the place of a webhook: %w", err)
+		return nil, n.Text, nil, fmt.Errorf("reading the place of a webhook: %w", err)
 	}
 	_, _, err = store.ListEvents(ctx, tokenstore.EventFilter{}, tokenstore.EventCursor(at.Seq), 1)
 	if errors.Is(err, tokenstore.ErrBadCursor) {
 		w.log.Warn("webhooks begin anew: the audit log was put back to what it was before")
-		return nil, nil, nil
+		return nil, n.Text, nil, nil
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, n.Text, nil, err
 	}
 	for _, seq := range at.Waiting {
 		page, _, err := store.ListEvents(ctx, tokenstore.EventFilter{}, tokenstore.EventCursor(seq-1), 1)
 		switch {
 		case err != nil:
-			return nil, nil, err
+			return nil, n.Text, nil, err
 		case len(page) == 0 || page[0].Seq != seq:
 			w.log.Error("the audit log has forgotten an event before its webhook was taken", zap.Uint64("seq", seq))
 		default:
 			again = append(again, page[0])
 		}
 	}
-	return at, again, nil
+	return at, n.Text, again, nil
 }
 
 func (n *placeNote) text() string {
@@ -264,7 +269,7 @@ func (w *worker) look(ctx context.Context) error {
 		if len(page) > 0 && page[0].Seq > after+1 {
 			w.log.Error("the audit log has forgotten events before their webhooks were taken", zap.Uint64("events", page[0].Seq-after-1))
 		}
-		w.enqueue(page) //nolint:contextcheck // what is sent has sendCtx
+		w.enqueue(page) //nolint:contextcheck // what is sent has the term's
 		if len(page) < limit {
 			return nil
 		}
@@ -316,22 +321,30 @@ func (w *worker) save(ctx context.Context) error {
 		return nil
 	}
 	w.mu.Lock()
-	at := placeNote{Seq: w.read, Waiting: slices.Sorted(maps.Keys(w.ahead))}
+	at := placeNote{By: w.term.name, Seq: w.read, Waiting: slices.Sorted(maps.Keys(w.ahead))}
 	w.mu.Unlock()
 	text := at.text()
 	if text == w.saved && age < renewEvery {
 		return nil
 	}
-	return w.write(ctx, text)
+	return w.write(ctx, text, w.ours)
 }
 
-func (w *worker) write(ctx context.Context, text string) error {
+// write writes the note, or ends the worker's term if may says of what is there
+// that another has written it.
+func (w *worker) write(ctx context.Context, text string, may func(*tokenstore.Note) bool) error {
 	_, err := w.sender.cfg.Store.UpdateNote(ctx, w.note, func(n *tokenstore.Note) error {
+		if !may(n) {
+			return errTaken
+		}
 		n.Text = secret.New(text)
 		n.KeepUntil = time.Now().Add(forget)
 		return nil
 	})
 	if err != nil {
+		if errors.Is(err, errTaken) {
+			w.term.end()
+		}
 		return fmt.Errorf("writing the place of a webhook: %w", err)
 	}
 	w.saved, w.savedAt = text, time.Now()

@@ -22,6 +22,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/lanyard-proxy/lanyard/metrics"
 	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
@@ -58,7 +59,7 @@ var Types = append(slices.Clone(DefaultTypes),
 	tokenstore.EventDeleted, tokenstore.EventBegun, tokenstore.EventLinked, tokenstore.EventAuthorized,
 	tokenstore.EventDropped, tokenstore.EventChanged, tokenstore.EventUsed, tokenstore.EventDamaged,
 	tokenstore.EventFlowEnded, tokenstore.EventCompletion, tokenstore.EventCallRefused, tokenstore.EventKeyRefused,
-	tokenstore.EventBackup, tokenstore.EventRekey,
+	tokenstore.EventBackup, tokenstore.EventRekey, tokenstore.EventFrozen, tokenstore.EventThawed,
 )
 
 // Config says what a Sender works with.
@@ -68,7 +69,10 @@ type Config struct {
 	Encode func(tokenstore.Event) ([]byte, error)
 	// Transport makes the requests. Default: TLS verified, no proxy.
 	Transport http.RoundTripper
-	Logger    *zap.Logger // default: none
+	// Metrics counts the requests, by metrics.WebhookResults. Default: nobody sees
+	// them.
+	Metrics *metrics.Counts
+	Logger  *zap.Logger // default: none
 }
 
 // Sender sends webhooks. Close has to be called at its end.
@@ -87,6 +91,9 @@ type Sender struct {
 func New(cfg Config) *Sender {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = metrics.NewCounts()
 	}
 	if cfg.Transport == nil {
 		cfg.Transport = &http.Transport{
