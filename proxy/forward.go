@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/lanyard-proxy/lanyard/metrics"
 )
 
 // errBadStatus is a final answer that HTTP does not have.
@@ -38,13 +40,16 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, c *call) int {
 	}
 	if err != nil {
 		if r.Context().Err() != nil || c.body.failed() {
+			h.failed(c, metrics.CallCanceled)
 			panic(http.ErrAbortHandler) // the app is gone, or its body was none
 		}
 		closeAfter(w.Header(), r, c)
 		p := h.problemUpstream(err, c)
+		h.failed(c, p.Code)
 		p.Write(w)
 		return p.Status
 	}
+	h.answered(c, res.StatusCode)
 	c.echo.header(res.Header)
 	if !h.cfg.KeepLinks {
 		c.turnBack(res.Header)

@@ -21,6 +21,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/internal/spans"
+	"github.com/lanyard-proxy/lanyard/metrics"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
@@ -103,6 +105,8 @@ type Config struct {
 	// ConnectURL returns a link by which the user can connect g again, or "". With
 	// scopes it is for these, and for a connection that is ACTIVE, too. Optional.
 	ConnectURL func(ctx context.Context, g *tokenstore.Grant, scopes []string) string
+	// Metrics counts the calls. Default: nobody sees them.
+	Metrics *metrics.Set
 	// Logger. Default: none.
 	Logger *zap.Logger
 }
@@ -140,6 +144,9 @@ func New(cfg Config) (*Handler, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = metrics.NewSet()
+	}
 	return &Handler{cfg: cfg, logger: cfg.Logger}, nil
 }
 
@@ -162,6 +169,8 @@ type call struct {
 	echo     *scrubber // nil where nothing is masked
 	early    interim
 	trace    httptrace.ClientTrace
+	timing   timing
+	span     spans.Span // of what is sent upstream
 }
 
 // ServeHTTP implements http.Handler.
@@ -169,20 +178,19 @@ type call struct {
 // It panics with http.ErrAbortHandler where an answer breaks off half-way or
 // nobody is left to answer, since only a connection cut says so.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var start time.Time
-	if h.logger.Core().Enabled(zap.DebugLevel) {
-		start = time.Now()
-	}
+	start := time.Now()
 	if upgrade(r.Header) != "" {
 		defer h.tunnels.ask()()
 	}
 	ctx := r.Context()
-	c := &call{in: r}
+	c := &call{in: r, timing: timing{since: start}}
 	if problem := h.accept(ctx, c); problem != nil {
 		h.noteRefusal(ctx, c, problem)
 		if ctx.Err() != nil {
+			h.failed(c, metrics.CallCanceled)
 			panic(http.ErrAbortHandler)
 		}
+		h.failed(c, problem.Code)
 		write(w, problem)
 		return
 	}

@@ -158,6 +158,9 @@ func (h *Handler) problemOf(ctx context.Context, err error, g *tokenstore.Grant)
 		if errors.Is(unavailable.Cause, tokenstore.ErrFull) {
 			return problemStoreFull(unavailable.RetryAfter)
 		}
+		if errors.Is(unavailable.Cause, tokenstore.ErrReadOnly) {
+			return problemReadOnly(unavailable.RetryAfter)
+		}
 		return problemUnavailable(unavailable)
 	}
 	switch {
@@ -178,6 +181,16 @@ func (h *Handler) problemOf(ctx context.Context, err error, g *tokenstore.Grant)
 	return &guard.Problem{
 		Status: http.StatusServiceUnavailable, Code: "store_unavailable",
 		Detail: "Lanyard's store can't be read now.",
+	}
+}
+
+// problemReadOnly answers where there is no valid token, and none can be had
+// while the store is being moved.
+func problemReadOnly(after time.Duration) *guard.Problem {
+	return &guard.Problem{
+		Status: http.StatusServiceUnavailable, Code: "store_readonly",
+		Detail:     "Lanyard's store is being moved, and no token is renewed meanwhile.",
+		RetryAfter: after,
 	}
 }
 

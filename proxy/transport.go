@@ -9,8 +9,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/metrics"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
@@ -22,6 +24,7 @@ const maxDrain = 64 << 10
 // token, it is renewed and the request is sent once more; the second answer is
 // final. The error is a *refusalError if the connection turns out to be dead.
 func (h *Handler) send(ctx context.Context, c *call) (*http.Response, error) {
+	c.begin(ctx)
 	res, err := h.sendRenewed(ctx, c)
 	if err == nil {
 		h.hintScopes(ctx, c, res)
@@ -89,7 +92,9 @@ func (h *Handler) attempt(ctx context.Context, c *call) (*http.Response, error) 
 		c.mask(!h.cfg.Scrub)
 	}
 	req, hd := c.hide(req)
+	c.timing.goes()
 	res, err := h.cfg.Transport.RoundTrip(req)
+	c.timing.comes()
 	if err != nil {
 		return nil, hd.error(err)
 	}
@@ -153,12 +158,14 @@ func NewTransport(cfg Config) (*Transport, error) {
 // RoundTrip implements http.RoundTripper.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
-	c := &call{in: req}
+	c := &call{in: req, timing: timing{since: time.Now()}}
 	if problem := t.accept(ctx, c); problem != nil {
 		t.h.noteRefusal(ctx, c, problem)
 		if err := ctx.Err(); err != nil {
+			t.h.failed(c, metrics.CallCanceled)
 			return nil, err
 		}
+		t.h.failed(c, problem.Code)
 		return response(req, problem), nil
 	}
 	if hasBody(req) {
@@ -166,12 +173,19 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	res, err := t.h.send(ctx, c)
 	c.body.leave()
-	if refused, ok := errors.AsType[*refusalError](err); ok {
+	refused, ended := errors.AsType[*refusalError](err)
+	switch {
+	case ended:
+		t.h.failed(c, refused.problem.Code)
 		return response(req, refused.problem), nil
-	}
-	if err != nil {
+	case err != nil && ctx.Err() != nil:
+		t.h.failed(c, metrics.CallCanceled)
+		return nil, err
+	case err != nil:
+		t.h.failedUpstream(c, err)
 		return nil, err
 	}
+	t.h.answered(c, res.StatusCode)
 	res.Request = req // which has no credential
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		t.watch(c, res)
