@@ -1,0 +1,43 @@
+package caddymodule
+
+import (
+	"context"
+	"os"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/lanyard-proxy/lanyard/internal/resident"
+)
+
+const (
+	// leanAfter is when what only the start has needed is given back.
+	leanAfter = 2 * time.Second
+	// leanEvery is how often what was looked at once is: the tables of the store
+	// above all, which compactions read from end to end.
+	leanEvery = time.Minute
+)
+
+// keepLean gives back the pages of the program and of the store's tables that
+// are not in use, until ctx ends.
+func (e *engine) keepLean(ctx context.Context) {
+	program, err := os.Executable()
+	if err != nil {
+		program = "" // then the tables alone
+	}
+	inTables := func(path string) bool {
+		return path == program || strings.HasPrefix(path, e.dir) && strings.HasSuffix(path, ".sst")
+	}
+	for wait := leanAfter; ; wait = leanEvery {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		if err := resident.Drop(inTables); err != nil {
+			e.logger.Debug("memory not given back", zap.Error(err))
+			return
+		}
+	}
+}
