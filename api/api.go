@@ -102,6 +102,7 @@ type Config struct {
 	Revoker   Revoker          // required
 	Links     Links            // required
 	Keeper    Keeper           // required
+	Freezer   Freezer          // default: the store can't be frozen
 	Audit     Audit            // required
 	Brake     *guard.Brake     // required; slows down those who try keys
 	Devices   Devices          // default: no provider has a device flow
@@ -153,6 +154,9 @@ func New(cfg Config) (*Handler, error) {
 		if in.CredentialHeader != "" {
 			h.slots = append(h.slots, in.CredentialHeader)
 		}
+	}
+	if h.cfg.Freezer == nil {
+		h.cfg.Freezer = noFreezer{}
 	}
 	if h.log == nil {
 		h.log = zap.NewNop()
@@ -213,7 +217,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case p != nil:
 		p.Write(w)
-	case in.once.key != "":
+	case in.once.key != "" && rt.path != freezePath: // a frozen store keeps no answers
 		h.serveOnce(w, r, rt, in) //nolint:contextcheck // what has begun is ended, whether the client waits or not
 	default:
 		h.serve(w, r, rt, in)

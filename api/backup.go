@@ -14,6 +14,9 @@ import (
 
 // Keeper does what concerns the store as a whole.
 type Keeper interface {
+	// HasBackup reports whether there is a Backup. There is none of a database,
+	// which has tools for it.
+	HasBackup() bool
 	// Backup writes a backup of everything, as it stands at one moment, while
 	// the store goes on. The error is w's, or the store's own.
 	Backup(ctx context.Context, w io.Writer) error
@@ -35,11 +38,22 @@ func (h *Handler) backup(r *http.Request, in *input) (any, *guard.Problem) {
 	if p := in.done(); p != nil {
 		return nil, p
 	}
+	if !h.cfg.Keeper.HasBackup() {
+		return nil, &guard.Problem{
+			Status: http.StatusConflict, Code: "backup_unsupported",
+			Detail: "The store is a database. Back that up with its own tools, and keep a copy of the keyset elsewhere.",
+		}
+	}
 	h.tellBackup(r, in)
-	return stream(func(w http.ResponseWriter) {
+	return h.sendSealed(r, "lanyard.backup", h.cfg.Keeper.Backup), nil
+}
+
+// sendSealed sends what write writes.
+func (h *Handler) sendSealed(r *http.Request, name string, write func(context.Context, io.Writer) error) stream {
+	return func(w http.ResponseWriter) {
 		header := w.Header()
 		header.Set("Content-Type", "application/octet-stream")
-		header.Set("Content-Disposition", `attachment; filename="lanyard.backup"`)
+		header.Set("Content-Disposition", `attachment; filename="`+name+`"`)
 		header.Set("Cache-Control", "no-store")
 		header.Set("X-Content-Type-Options", "nosniff")
 		if r.Method == http.MethodHead {
@@ -47,11 +61,11 @@ func (h *Handler) backup(r *http.Request, in *input) (any, *guard.Problem) {
 			return
 		}
 		out := &streamWriter{to: w, control: http.NewResponseController(w)}
-		err := h.cfg.Keeper.Backup(r.Context(), out)
+		err := write(r.Context(), out)
 		_ = out.control.SetWriteDeadline(time.Time{}) // the connection may serve on
 		switch {
 		case err == nil:
-			h.log.Info("backup taken", zap.Int64("bytes", out.sent))
+			h.log.Info("backup taken", zap.String("file", name), zap.Int64("bytes", out.sent))
 		case out.sent == 0:
 			header.Del("Content-Disposition")
 			h.storeProblem(err).Write(w)
@@ -59,7 +73,7 @@ func (h *Handler) backup(r *http.Request, in *input) (any, *guard.Problem) {
 			h.log.Error("backup cut off", zap.Int64("bytes", out.sent), zap.Error(err))
 			panic(http.ErrAbortHandler) // so that it doesn't look like the end
 		}
-	}), nil
+	}
 }
 
 // tellBackup writes that a backup is being read. What comes is sealed, and a

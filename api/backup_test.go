@@ -19,7 +19,10 @@ type fakeKeeper struct {
 	parts []string
 	err   error
 	begun int
+	none  bool
 }
+
+func (f *fakeKeeper) HasBackup() bool { return !f.none }
 
 func (f *fakeKeeper) Backup(_ context.Context, w io.Writer) error {
 	for _, p := range f.parts {
@@ -97,6 +100,14 @@ func TestBackupHead(t *testing.T) {
 	b.h.ServeHTTP(w, r)
 	if w.Code != http.StatusOK || w.Body.Len() != 0 {
 		t.Errorf("HEAD /v1/backup = %d, %q", w.Code, w.Body)
+	}
+}
+
+func TestNoBackupOfADatabase(t *testing.T) {
+	b := newBench(t, withKeeper(&fakeKeeper{none: true, err: errors.New("never")}))
+	b.wants(b.do(http.MethodGet, "/v1/backup", ""), 409, "backup_unsupported")
+	if events, _, err := b.store.ListEvents(t.Context(), tokenstore.EventFilter{}, "", 10); err != nil || len(events) > 0 {
+		t.Errorf("events %v, %v; want none: nothing was read", events, err)
 	}
 }
 

@@ -60,6 +60,9 @@ func (h *Handler) storeProblem(err error) *guard.Problem {
 		// The store's own line in the log says so once, not for each request.
 		h.log.Debug("write refused", zap.String("error_code", "store_full"), zap.Error(err))
 		return storeFull(fullRetryAfter)
+	case errors.Is(err, tokenstore.ErrReadOnly):
+		h.log.Debug("write refused", zap.String("error_code", "store_readonly"), zap.Error(err))
+		return storeReadOnly()
 	case errors.Is(err, tokenstore.ErrUnavailable):
 		h.log.Error("store unavailable", zap.String("error_code", "store_unavailable"), zap.Error(err))
 		return &guard.Problem{
@@ -83,11 +86,25 @@ func storeFull(after time.Duration) *guard.Problem {
 	}
 }
 
+// readOnlyRetryAfter is about how long the end of a move takes to be seen.
+const readOnlyRetryAfter = 5 * time.Second
+
+func storeReadOnly() *guard.Problem {
+	return &guard.Problem{
+		Status: http.StatusServiceUnavailable, Code: "store_readonly",
+		Detail:     "The store is being moved to another place, or was: it takes no writes. Valid tokens are served meanwhile.",
+		RetryAfter: readOnlyRetryAfter,
+	}
+}
+
 // refreshProblem turns an error of refreshing c into an answer.
 func (h *Handler) refreshProblem(err error, c tokenstore.Connection) *guard.Problem {
 	if un, ok := errors.AsType[*tokenstore.UnavailableError](err); ok {
 		if errors.Is(un.Cause, tokenstore.ErrFull) {
 			return storeFull(un.RetryAfter)
+		}
+		if errors.Is(un.Cause, tokenstore.ErrReadOnly) {
+			return storeReadOnly()
 		}
 		return &guard.Problem{
 			Status: http.StatusServiceUnavailable, Code: "refresh_unavailable",

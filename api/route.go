@@ -27,6 +27,9 @@ type route struct {
 // importPath is the one route that takes JSON lines.
 const importPath = "/v1/connections/import"
 
+// freezePath is the one whose POST is done again when it comes again.
+const freezePath = "/v1/freeze"
+
 var routes = []route{
 	{http.MethodPost, "/v1/connections", http.StatusCreated, (*Handler).begin},
 	{http.MethodGet, "/v1/connections", http.StatusOK, (*Handler).list},
@@ -44,6 +47,10 @@ var routes = []route{
 	{http.MethodGet, "/v1/backup", http.StatusOK, (*Handler).backup},
 	{http.MethodGet, "/v1/rekey", http.StatusOK, (*Handler).rekeying},
 	{http.MethodPost, "/v1/rekey", http.StatusAccepted, (*Handler).rekey},
+	{http.MethodGet, "/v1/freeze", http.StatusOK, (*Handler).freezing},
+	{http.MethodPost, freezePath, http.StatusOK, (*Handler).freeze},
+	{http.MethodDelete, "/v1/freeze", http.StatusOK, (*Handler).thaw},
+	{http.MethodGet, "/v1/freeze/records", http.StatusOK, (*Handler).frozenRecords},
 }
 
 // The probes' paths, which need no key.

@@ -13,9 +13,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -252,10 +254,12 @@ func runLatency(ctx context.Context, l *load, p *program) (figures, error) {
 	first := l.next
 	l.next += all
 	var wg sync.WaitGroup
+	runtime.LockOSThread() // for sleepUntil
+	defer runtime.UnlockOSThread()
 	begin := time.Now().Add(10 * time.Millisecond)
 	for n := range all {
 		due := begin.Add(time.Duration(n) * time.Second / latencyRate)
-		time.Sleep(time.Until(due))
+		sleepUntil(due)
 		wg.Go(func() {
 			_, errs[n] = l.do(ctx, p, pathSmall, (first+n)%connections)
 			took[n] = time.Since(due)
@@ -269,6 +273,15 @@ func runLatency(ctx context.Context, l *load, p *program) (figures, error) {
 	}
 	took = took[warm:]
 	return figures{metricP50: us(percentile(took, 0.5)), metricP99: us(percentile(took, 0.99))}, nil
+}
+
+// sleepUntil sleeps in the kernel: time.Sleep of an idle program ends up to a
+// millisecond late, which is more than what is measured.
+func sleepUntil(due time.Time) {
+	if wait := time.Until(due); wait > 0 {
+		ts := syscall.NsecToTimespec(wait.Nanoseconds())
+		_ = syscall.Nanosleep(&ts, nil) // cut short by a signal: a request is early
+	}
 }
 
 func us(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }

@@ -94,7 +94,7 @@ func (a *API) start(in *instance) error {
 	var err error
 	a.handler, err = api.New(api.Config{
 		Store: in.engine.refresher.Store(), Refresher: in.engine.refresher, Revoker: in.engine.revoker,
-		Links: in.signer, Devices: in.connect, Keeper: in.engine, Audit: in.engine.audit, Brake: in.engine.brake,
+		Links: in.signer, Devices: in.connect, Keeper: in.engine, Freezer: in.engine, Audit: in.engine.audit, Brake: in.engine.brake,
 		Providers:    a.app.providers(),
 		Integrations: integrations, RedirectURLs: in.settings.redirectURLs, Keys: in.apiKeys,
 		Local: a.guard(), Ready: in.ready, Logger: a.logger,

@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -38,7 +40,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	a.settings = s
+	a.settings, a.collector = s, &collector{settings: s}
+	if err := ctx.GetMetricsRegistry().Register(a.collector); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
 	if a.emitter, err = newEmitter(ctx); err != nil {
 		return fmt.Errorf("events: %w", err)
 	}
@@ -66,6 +71,7 @@ func (a *App) start() error {
 		return err
 	}
 	a.engine = e
+	e.metrics.Know(slices.Collect(maps.Keys(a.settings.integrations))...)
 	in, err := newInstance(e, a.settings, a.logger)
 	if err != nil {
 		return err
@@ -83,6 +89,7 @@ func (a *App) start() error {
 	}
 	a.instance = in
 	e.adopt(in)
+	a.collector.engine.Store(e)
 	return nil
 }
 
@@ -101,7 +108,8 @@ func (a *App) Cleanup() error {
 	if a.engine == nil {
 		return nil
 	}
-	_, err := engines.Delete(a.engine.dir)
+	a.collector.engine.Store(nil)
+	_, err := engines.Delete(a.engine.pool)
 	a.engine = nil
 	return err
 }

@@ -36,7 +36,7 @@ func TestProvisionErrors(t *testing.T) {
 		{"public_url user", `{"public_url": "https://u@connect.example.com"}`, "public_url:"},
 		{"public_url unset", `{"public_url": "{env.LANYARD_TEST_EMPTY}"}`, "public_url: evaluated placeholder {env.LANYARD_TEST_EMPTY} is empty"},
 		{"unknown field", base + `"api_kyes": []}`, "api_kyes"},
-		{"store", base + `"store": {"engine": "postgres"}}`, "store: \"postgres\" is not a store; there is `badger`"},
+		{"store", base + `"store": {"engine": "redis"}}`, "store: \"redis\" is not a store; there are `badger` and `postgres`"},
 		{"completion", base + `"completion": "on"}`, "completion: \"on\" is not known"},
 		{"keyset", base + `"keyset": "{env.LANYARD_TEST_KEY}"}`, "keyset:"},
 		{"keyset file", base + `"keyset": "{file./nowhere/keys.json}"}`, "keyset: evaluated placeholder {file./nowhere/keys.json} is empty"},

@@ -32,7 +32,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 //
 //	lanyard {
 //		public_url <url>
-//		store badger <dir>
+//		store badger <dir> | postgres <url>
 //		keyset <tink_json>
 //		api_key <key>
 //		client <name> <key> {
@@ -117,15 +117,25 @@ func (a *App) parseStore(d *caddyfile.Dispenser) error {
 	if a.Store != nil {
 		return twice(d)
 	}
-	args, err := arguments(d, "badger", "DIRECTORY")
+	engine, err := arguments(d, "badger or postgres")
 	if err != nil {
 		return err
 	}
-	if args[0] != "badger" {
-		return d.WrapErr(unknownEngine(args[0]))
+	var place []string
+	a.Store = &StoreConfig{Engine: engine[0]}
+	switch engine[0] {
+	case engineBadger:
+		if place, err = arguments(d, "DIRECTORY"); err == nil {
+			a.Store.Dir = place[0]
+		}
+	case enginePostgres:
+		if place, err = arguments(d, "URL"); err == nil {
+			a.Store.URL = place[0]
+		}
+	default:
+		err = d.WrapErr(unknownEngine(engine[0]))
 	}
-	a.Store = &StoreConfig{Engine: args[0], Dir: args[1]}
-	return nil
+	return err
 }
 
 func (a *App) parseClient(d *caddyfile.Dispenser) error {

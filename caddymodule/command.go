@@ -30,7 +30,7 @@ func init() {
 				demoCommand(),
 				listCommand(), showCommand(), connectCommand(), updateCommand(), refreshCommand(), revokeCommand(),
 				importCommand(), exportCommand(), providersCommand(), integrationsCommand(), eventsCommand(), healthCommand(), doctorCommand(),
-				keygenCommand(), rekeyCommand(), backupCommand(), restoreCommand(),
+				keygenCommand(), rekeyCommand(), backupCommand(), restoreCommand(), migrateCommand(),
 			)
 			finish(cmd)
 		},

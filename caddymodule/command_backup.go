@@ -25,6 +25,7 @@ func backupCommand() *cobra.Command {
 Writes a backup of everything in the store of a running Lanyard to FILE, or to
 the standard output. It is sealed with the store's keyset, which is not in it:
 without the keyset the backup is worth nothing, so keep a copy of that elsewhere.
+A store in PostgreSQL is backed up by the database's own tools instead.
 
 The API key is taken from LANYARD_API_KEY, or from its file in the data directory.
 `,
@@ -117,7 +118,8 @@ func restoreCommand() *cobra.Command {
 		Use:   "restore [--data DIR] [--keyset FILE] FILE [--replace] | --accept-loss",
 		Short: "Makes the store from a backup, with Lanyard stopped",
 		Long: `
-Makes the store in the data directory from a backup. Lanyard must be stopped. The
+Makes the store in the data directory from a backup. (A database is restored by its
+own tools.) Lanyard must be stopped. The
 backup is read and checked to its end first; if anything fails, the store is what
 it was. With --replace a store that is there is replaced: its files are kept in
 the data directory as badger-replaced-TIME until you remove them, and what was

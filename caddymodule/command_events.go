@@ -244,16 +244,24 @@ func (c *command) stream(ctx context.Context, filter url.Values, cursor *string,
 	return io.ErrUnexpectedEOF
 }
 
+// healthWait is how long an answer may take: twice as long as Lanyard takes at
+// most to find out that it is not ready.
+const healthWait = 10 * time.Second
+
 func healthCommand() *cobra.Command {
 	var c command
 	var live, ready bool
 	cmd := &cobra.Command{
-		Use:   "health [--ready | --live]",
+		Use:   "health [--url URL] [--ready | --live]",
 		Short: "Asks whether Lanyard runs and can serve",
 		Long: `
-Asks a running Lanyard whether it can serve (--ready, the default: its store
-answers), or whether it runs at all (--live). The exit code is 0 if so. No key is
-needed, so that it can be the health check of a container.
+Asks a running Lanyard whether it can serve (--ready, the default: its store can be
+written, and nothing waits to be stored), or whether it runs at all (--live, which
+does not depend on the store). It prints "ok" and exits with 0 if so; else it exits
+with 1, after 10 seconds at most. No key is needed, so that it can be the health
+check of a container that has no shell:
+
+	HEALTHCHECK CMD ["/caddy", "lanyard", "health", "--live"]
 `,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -263,6 +271,7 @@ needed, so that it can be the health check of a container.
 			if err := c.prepare(cmd); err != nil {
 				return err
 			}
+			c.client.http.Timeout = healthWait
 			path := "/v1/health/ready"
 			if live {
 				path = "/v1/health/live"

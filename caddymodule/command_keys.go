@@ -16,9 +16,10 @@ import (
 )
 
 func keygenCommand() *cobra.Command {
-	var add, dropOld, out string
+	var change keysetChange
+	var out string
 	cmd := &cobra.Command{
-		Use:   "keygen [--add FILE | --drop-old FILE] [--out FILE]",
+		Use:   "keygen [--add FILE | --next FILE | --promote FILE | --drop-old FILE] [--out FILE]",
 		Short: "Prints a new keyset for the option `keyset`, or a changed one",
 		Long: `
 Prints a new keyset, Tink's JSON, for the option "keyset". It seals everything
@@ -32,13 +33,17 @@ Then drop the old one in the same way.
 
 	caddy lanyard keygen --add lanyard-keys.json --out new-keys.json
 	caddy lanyard keygen --drop-old lanyard-keys.json --out new-keys.json
+
+Where several Lanyards share a database, each has to have the new key before one of
+them seals with it. Instead of --add, use --next and give the result to all; then
+--promote, and give that to all.
 `,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if add != "" && dropOld != "" {
-				return usage("--add and --drop-old can't be together")
+			if change.several() {
+				return usage("--add, --next, --promote and --drop-old can't be together")
 			}
-			keys, err := keysetText(add, dropOld)
+			keys, err := change.text()
 			if err != nil {
 				return err
 			}
@@ -54,17 +59,37 @@ Then drop the old one in the same way.
 		},
 	}
 	cmd.Flags().StringVar(&out, "out", "", "write it to this file, which must not exist yet and nobody else can read (default: print it)")
-	cmd.Flags().StringVar(&add, "add", "", "print the keyset in this file with a new key, which seals from then on")
-	cmd.Flags().StringVar(&dropOld, "drop-old", "", "print the keyset in this file with the key alone that seals")
+	cmd.Flags().StringVar(&change.add, "add", "", "print the keyset in this file with a new key, which seals from then on")
+	cmd.Flags().StringVar(&change.next, "next", "", "print the keyset in this file with a new key, which does not seal yet")
+	cmd.Flags().StringVar(&change.promote, "promote", "", "print the keyset in this file with its newest key as the one that seals")
+	cmd.Flags().StringVar(&change.dropOld, "drop-old", "", "print the keyset in this file with the key alone that seals")
 	return cmd
 }
 
-func keysetText(add, dropOld string) ([]byte, error) {
-	name, change := add, seal.AddPrimary
+// keysetChange names the file of the keyset that is changed, in one of its fields.
+type keysetChange struct{ add, next, promote, dropOld string }
+
+func (c keysetChange) several() bool {
+	n := 0
+	for _, name := range []string{c.add, c.next, c.promote, c.dropOld} {
+		if name != "" {
+			n++
+		}
+	}
+	return n > 1
+}
+
+// text returns the changed keyset, a new one if none is to be changed.
+func (c keysetChange) text() ([]byte, error) {
+	name, change := c.add, seal.AddPrimary
 	switch {
-	case dropOld != "":
-		name, change = dropOld, seal.DropOld
-	case add == "":
+	case c.next != "":
+		name, change = c.next, seal.AddNext
+	case c.promote != "":
+		name, change = c.promote, seal.Promote
+	case c.dropOld != "":
+		name, change = c.dropOld, seal.DropOld
+	case c.add == "":
 		return seal.Generate()
 	}
 	text, err := os.ReadFile(name) //nolint:gosec // the operator names the file

@@ -8,11 +8,17 @@ import (
 
 // StoreConfig says where connections are kept.
 type StoreConfig struct {
-	// The engine. `badger` is the only one, and the default.
+	// The engine: `badger`, the default, which one Lanyard has for itself, or
+	// `postgres`, which any number of them share.
 	Engine string `json:"engine,omitempty"`
-	// The data directory: the engine's own folder, and the keys that are made
-	// where none are configured. Default: `lanyard` in Caddy's data directory.
+	// The data directory of `badger`: the engine's own folder, and the keys that
+	// are made where none are configured. Default: `lanyard` in Caddy's data
+	// directory.
 	Dir string `json:"dir,omitempty"`
+	// Where the database of `postgres` is, as a placeholder such as
+	// `{env.DATABASE_URL}`: `postgres://user:password@host:5432/database`. With
+	// it `keyset`, `api_keys` and `clients` are required.
+	URL string `json:"url,omitempty"`
 }
 
 // ClientConfig is a key with which an app may call the proxy.
@@ -84,7 +90,7 @@ type App struct {
 	Store *StoreConfig `json:"store,omitempty"`
 	// The keys that seal the store, Tink's JSON, as `caddy lanyard keygen`
 	// prints it. Default: made at the first start, in `lanyard-keys.json` in
-	// the data directory.
+	// the data directory. Required with PostgreSQL, as the two below are.
 	Keyset string `json:"keyset,omitempty"`
 	// The keys of the management API, at least 32 characters of ASCII each,
 	// none of them a space. The first signs connect links, all of them are
@@ -111,14 +117,15 @@ type App struct {
 	// Where the app is told what happens.
 	Webhooks []WebhookConfig `json:"webhooks,omitempty"`
 
-	logger   *zap.Logger
-	settings *settings
-	emitter  *emitter                // nil where no handler of Caddy's events app wants any
-	onStart  []func(*instance) error // what handlers build once there is an instance
-	engine   *engine                 // set once it is held, so that Cleanup releases just that
-	instance *instance               // set once this configuration is in force
-	started  chan struct{}           // closed when Start has ended
-	startErr error                   // set before started is closed
+	logger    *zap.Logger
+	settings  *settings
+	emitter   *emitter                // nil where no handler of Caddy's events app wants any
+	onStart   []func(*instance) error // what handlers build once there is an instance
+	engine    *engine                 // set once it is held, so that Cleanup releases just that
+	instance  *instance               // set once this configuration is in force
+	collector *collector              // shows its registry what the engine counts
+	started   chan struct{}           // closed when Start has ended
+	startErr  error                   // set before started is closed
 
 	apiURL, proxyURL string // where lanyard_api and lanyard_proxy listen on loopback, for the demo app
 }

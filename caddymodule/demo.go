@@ -96,6 +96,9 @@ func (d *Demo) start(in *instance) error {
 // Lanyard made, as an operator gives them to an app.
 func demoConfig(in *instance, apiURL, proxyURL string) (demo.Config, error) {
 	s := in.settings
+	if s.dir == "" {
+		return demo.Config{}, errors.New("the demo app reads the keys that Lanyard makes itself, which it does with `store badger` alone")
+	}
 	if len(s.apiKeys)+len(s.clients) > 0 {
 		return demo.Config{}, errors.New("the demo app reads the keys that Lanyard makes itself: leave out api_key and client")
 	}

@@ -30,6 +30,10 @@ const (
 
 // checkData looks at the data directory and the keyset.
 func (d *doctor) checkData() {
+	if d.app.Store.isPostgres() {
+		d.checkDatabase()
+		return
+	}
 	place := d.at("store")
 	dir := filepath.Join(caddy.AppDataDir(), "lanyard")
 	if d.app.Store != nil && d.app.Store.Dir != "" {
@@ -123,10 +127,15 @@ func (d *doctor) checkPermissions(dir string) {
 	}
 }
 
-// checkKeyset looks where the keyset is, and whether it is one.
+// checkKeyset looks where the keyset is, and whether it is one. The directory is
+// the data's, empty where there is none.
 func (d *doctor) checkKeyset(dir string) {
 	place := d.at("keyset")
 	text := d.app.Keyset
+	if text == "" && dir == "" {
+		d.problem("key", "keyset_missing", d.at(), "there is no keyset, which PostgreSQL requires: every Lanyard needs the same", "make one with `caddy lanyard keygen`, and write `keyset {file./run/secrets/lanyard-keys.json}`")
+		return
+	}
 	if text == "" {
 		d.warning("key", "keyset_beside_data", cmp.Or(d.at("store"), d.at()), "the keyset is in the data directory, beside what it seals: a copy of the directory opens itself",
 			"keep it elsewhere: `caddy lanyard keygen`, then `keyset {file./run/secrets/lanyard-keys.json}`")
@@ -136,7 +145,7 @@ func (d *doctor) checkKeyset(dir string) {
 		return
 	}
 	for _, m := range filePlaceholder.FindAllStringSubmatch(text, -1) {
-		if rel, err := filepath.Rel(dir, m[1]); err == nil && !strings.HasPrefix(rel, "..") {
+		if rel, err := filepath.Rel(dir, m[1]); dir != "" && err == nil && !strings.HasPrefix(rel, "..") {
 			d.warning("key", "keyset_beside_data", place, "the keyset is in the data directory, beside what it seals", "move it elsewhere")
 		}
 	}
@@ -158,6 +167,9 @@ func (d *doctor) checkKeyset(dir string) {
 
 // checkLock looks who has the store open.
 func (d *doctor) checkLock() {
+	if d.settings.dir == "" {
+		return
+	}
 	pid := lockHolder(d.settings.dir)
 	switch {
 	case pid == 0:

@@ -92,6 +92,9 @@ func (d *doctor) checkNetwork(ctx context.Context) {
 	if d.mute = addr == ""; !d.mute {
 		start(here, func(ctx context.Context, p *probe) { p.askLanyard(ctx, addr, host) })
 	}
+	if !d.settings.database.IsZero() {
+		start(nil, func(ctx context.Context, p *probe) { p.askDatabase(ctx) })
+	}
 	for i := range d.settings.webhooks {
 		start(nil, func(ctx context.Context, p *probe) { p.askWebhook(ctx, i) })
 	}

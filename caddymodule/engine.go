@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"sync"
@@ -17,22 +16,26 @@ import (
 	"github.com/lanyard-proxy/lanyard/api"
 	"github.com/lanyard-proxy/lanyard/audit"
 	"github.com/lanyard-proxy/lanyard/guard"
+	"github.com/lanyard-proxy/lanyard/metrics"
 	"github.com/lanyard-proxy/lanyard/proxy"
 	"github.com/lanyard-proxy/lanyard/refresh"
 	"github.com/lanyard-proxy/lanyard/revoke"
-	"github.com/lanyard-proxy/lanyard/tokenstore/badgerstore"
+	"github.com/lanyard-proxy/lanyard/tokenstore"
 	"github.com/lanyard-proxy/lanyard/webhook"
 )
 
-// engines holds the engines by the absolute path of their data directory and
-// nothing else: Caddy provisions a new configuration before it cleans up the
-// old one, Badger locks its directory, and two refreshers of one store would
-// redeem one token twice.
+// engines holds the engines by their store (settings.pool) and nothing else:
+// Caddy provisions a new configuration before it cleans up the old one, Badger
+// locks its directory, and two refreshers of one directory would redeem one
+// token twice.
 var engines = caddy.NewUsagePool()
 
 const (
 	// houseEvery is how late at most what falls due is looked after.
 	houseEvery = 2 * time.Second
+	// adoptEvery is how late at most is taken up what another Lanyard on the same
+	// database has left open, once its leases have ended.
+	adoptEvery = 30 * time.Second
 	// houseAtOnce bounds what falls due at the same time.
 	houseAtOnce = 16
 	// drainTime is how long the last one out waits for requests to token
@@ -49,13 +52,17 @@ const (
 // engine is what outlives a reload: the store, the tokens in memory and the
 // refreshes under way.
 type engine struct {
-	dir       string
-	store     *badgerstore.Store
+	pool      string // its key in engines
+	dir       string // empty if the store is a database
+	store     store
 	refresher *refresh.Refresher
 	revoker   *revoke.Revoker
 	audit     *audit.Log
 	brake     *guard.Brake
 	webhooks  *webhook.Sender
+	metrics   *metrics.Set
+	census    atomic.Pointer[census] // the last that was taken, or nil
+	storeSeen atomic.Int64           // Unix nanoseconds; when the store last answered
 	logger    *zap.Logger
 
 	mu      sync.Mutex
@@ -69,6 +76,8 @@ type engine struct {
 	tellMu sync.Mutex
 	told   *instance // guarded by tellMu; whose webhooks are sent
 
+	freeze freezing
+
 	keyMu  sync.Mutex
 	keyset *keyset       // guarded by keyMu; in force
 	rekeys chan struct{} // asks for everything to be sealed with the primary key
@@ -80,10 +89,10 @@ type engine struct {
 	work     sync.WaitGroup // the keepers, and the ends of configurations that have gone
 }
 
-// acquire takes hold of the engine of the settings' directory and opens it if
+// acquire takes hold of the engine of the settings' store and opens it if
 // nobody holds it. Each acquire needs one engines.Delete.
 func acquire(s *settings, logger *zap.Logger) (*engine, error) {
-	val, shared, err := engines.LoadOrNew(s.dir, func() (caddy.Destructor, error) { return openEngine(s, logger) })
+	val, shared, err := engines.LoadOrNew(s.pool(), func() (caddy.Destructor, error) { return openEngine(s, logger) })
 	if err != nil {
 		return nil, err
 	}
@@ -92,38 +101,35 @@ func acquire(s *settings, logger *zap.Logger) (*engine, error) {
 		err = e.takeKeyset(s)
 	}
 	if err != nil {
-		_, derr := engines.Delete(s.dir)
+		_, derr := engines.Delete(s.pool())
 		return nil, errors.Join(err, derr)
 	}
 	return e, nil
 }
 
 func openEngine(s *settings, logger *zap.Logger) (*engine, error) {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the data directory: %w", err)
-	}
-	warnOfOthers(s.dir, logger)
 	if err := hideMemory(); err != nil {
 		logger.Warn("memory can be dumped: this system refuses to turn that off", zap.Error(err))
 	}
-	ks, err := ensureKeyset(s.dir, s.keyset, logger)
+	e := &engine{pool: s.pool(), dir: s.dir, rekeys: make(chan struct{}, 1), over: make(chan struct{})}
+	e.log.Store(logger)
+	e.logger = zap.New(followingCore{current: &e.log}).Named(logger.Name())
+	open := e.openDirectory
+	if s.dir == "" {
+		open = e.openDatabase
+	}
+	err := open(s)
 	if err != nil {
 		return nil, err
 	}
-	e := &engine{dir: s.dir, keyset: ks, rekeys: make(chan struct{}, 1), over: make(chan struct{})}
-	e.log.Store(logger)
-	e.logger = zap.New(followingCore{current: &e.log}).Named(logger.Name())
-	e.store, err = badgerstore.Open(s.dir, badgerstore.Config{Codec: ks, Logger: e.logger})
-	if err != nil {
-		return nil, fmt.Errorf("opening the store: %w", err)
-	}
-	// The store holds the directory's lock now.
-	if err := removeTemporary(s.dir); err != nil {
-		return nil, errors.Join(fmt.Errorf("clearing the data directory: %w", err), e.store.Close())
-	}
 	e.audit, e.brake = audit.New(e.store, e.logger), guard.NewBrake()
-	e.webhooks = webhook.New(webhook.Config{Store: e.store, Encode: api.EventJSON, Logger: e.logger})
-	e.refresher = refresh.New(refresh.Config{Store: e.store, Provider: e.provider, Logger: e.logger})
+	e.metrics = metrics.NewSet()
+	e.storeSeen.Store(time.Now().UnixNano())
+	e.webhooks = webhook.New(webhook.Config{Store: e.store, Encode: api.EventJSON, Metrics: e.metrics.Webhooks, Logger: e.logger})
+	e.refresher = refresh.New(refresh.Config{
+		Store: e.store, Provider: e.provider, Metrics: e.metrics, Logger: e.logger,
+		Late: func(c tokenstore.Connection, t tokenstore.Token) { e.revoker.Late(c, t) },
+	})
 	e.revoker, err = revoke.New(revoke.Config{
 		Store: e.refresher.Store(), Provider: e.grants, Late: e.refresher.Late, Logger: e.logger,
 	})
@@ -164,10 +170,22 @@ func (e *engine) adopt(in *instance) {
 		e.work.Go(func() { e.report(e.revoker.Recover(ctx)) })
 		e.work.Go(func() {
 			e.report(e.refresher.Recover(ctx))
-			e.keep(ctx, func(now time.Time) { e.report(e.lookAfterDue(ctx, now)) })
+			e.keep(ctx, houseEvery, func(now time.Time) { e.report(e.lookAfterDue(ctx, now)) })
 		})
-		e.work.Go(func() { e.keep(ctx, func(time.Time) { e.refresher.RenewAhead() }) })
+		e.work.Go(func() { e.keep(ctx, houseEvery, func(time.Time) { e.refresher.RenewAhead() }) })
+		if s, ok := e.store.(movable); ok {
+			moving := false
+			e.work.Go(func() {
+				e.keep(ctx, houseEvery, func(time.Time) { moving = e.followMove(ctx, s, moving) })
+			})
+		}
+		if e.shared() {
+			e.work.Go(func() { e.keep(ctx, adoptEvery, func(time.Time) { e.adoptOthers(ctx) }) })
+		}
 		e.work.Go(func() { e.keepRekeying(ctx) })
+		e.work.Go(func() { e.keepCensus(ctx) })
+		e.work.Go(func() { e.keep(ctx, houseEvery, func(time.Time) { e.lookAtStore(ctx) }) })
+		e.work.Go(func() { e.keepLean(ctx) })
 		e.emitted = make(chan struct{})
 		go func() { // not of work: a handler may be anybody's
 			defer close(e.emitted)
@@ -178,11 +196,18 @@ func (e *engine) adopt(in *instance) {
 
 // recoverFlows ends the code exchanges that the last run left open. That is
 // done before any request is served, since one that is under way now looks the
-// same.
+// same, unless a lease tells it apart.
 func (e *engine) recoverFlows(ctx context.Context, in *instance) {
 	ctx, cancel := context.WithTimeout(ctx, startWait/2)
 	defer cancel()
 	e.report(in.connect.Recover(ctx))
+}
+
+// adoptOthers takes up what Lanyards that have ended left open in a database
+// that they shared with this one: what a living one is at has a lease.
+func (e *engine) adoptOthers(ctx context.Context) {
+	e.report(e.current.Load().connect.Recover(ctx))
+	e.report(e.revoker.Recover(ctx))
 }
 
 // resumeDevices goes on with the devices that a configuration which has gone
@@ -239,9 +264,9 @@ func (e *engine) enforceLast() {
 	}
 }
 
-// keep looks, every houseEvery, until ctx ends.
-func (e *engine) keep(ctx context.Context, look func(now time.Time)) {
-	tick := time.NewTicker(houseEvery)
+// keep looks, at an interval, until ctx ends.
+func (*engine) keep(ctx context.Context, every time.Duration, look func(now time.Time)) {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
@@ -283,6 +308,7 @@ func (e *engine) Destruct() error {
 	if e.stop != nil {
 		e.stop()
 	}
+	e.stopFreezing()
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	e.work.Go(e.webhooks.Close) // takes none of the time that token requests have

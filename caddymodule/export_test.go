@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/lanyard-proxy/lanyard/api"
@@ -45,6 +46,12 @@ func IntegrationsInForce(dir string) (names string, ok bool) {
 	}
 	in := e.current.Load()
 	return strings.Join(slices.Sorted(maps.Keys(in.settings.integrations)), " "), true
+}
+
+// EnginesInUse returns how many engines there are.
+func EnginesInUse() (n int) {
+	engines.Range(func(any, any) bool { n++; return true })
+	return n
 }
 
 // EngineLogger returns the logger of the engine of a directory.
@@ -161,4 +168,23 @@ func KeepAPIs(most, n, each int) (kept, counted int) {
 	wg.Wait()
 	a.bound.Range(func(any, any) bool { kept++; return true })
 	return kept, int(a.count.Load())
+}
+
+// CollectorOf returns what shows Prometheus the metrics of a provisioned App.
+func CollectorOf(app caddy.App) prometheus.Collector { return app.(*App).collector }
+
+// MetricLines returns the lines of the table of metrics in docs/operations.md.
+func MetricLines() (lines []string) {
+	for _, m := range allMetrics {
+		kind := map[prometheus.ValueType]string{histogram: "histogram", counter: "counter", gauge: "gauge"}[m.kind]
+		labels := ""
+		for i, l := range m.labels {
+			if i > 0 {
+				labels += ", "
+			}
+			labels += "`" + l + "`"
+		}
+		lines = append(lines, fmt.Sprintf("| `%s` | %s | %s | %s |", m.name, kind, labels, m.help))
+	}
+	return lines
 }

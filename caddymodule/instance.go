@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"go.uber.org/zap"
@@ -48,7 +47,8 @@ func newInstance(e *engine, s *settings, logger *zap.Logger) (*instance, error) 
 	}
 	in.connect, err = connect.New(connect.Config{
 		PublicURL: s.publicURL, Signer: in.signer, Store: e.refresher.Store(), Integrations: integrations,
-		RedirectURLs: s.redirectURLs, Completion: s.completion, ClientIP: clientIP, Audit: e.audit, Logger: logger,
+		RedirectURLs: s.redirectURLs, Completion: s.completion, ClientIP: clientIP, Audit: e.audit,
+		Metrics: e.metrics, Logger: logger,
 		Discard: e.revoker.Discard, Brand: s.brand, Disconnect: e.disconnect,
 	})
 	if err != nil {
@@ -84,15 +84,10 @@ func (in *instance) drain() {
 	in.settings.close()
 }
 
-// ready returns why the store can't be read or written, or nil. Changing what
-// is not there goes all the way but for the write itself.
+// ready returns why the store can't be read or written, or nil.
 func (in *instance) ready(ctx context.Context) error {
 	if n := in.engine.refresher.Unsaved(); n > 0 {
 		return fmt.Errorf("%d token answers could not be stored yet: %w", n, tokenstore.ErrUnavailable)
 	}
-	_, err := in.engine.store.UpdateConnection(ctx, "conn_none", func(*tokenstore.Connection) error { return nil })
-	if errors.Is(err, tokenstore.ErrNotFound) {
-		return nil
-	}
-	return err
+	return in.engine.writable(ctx)
 }

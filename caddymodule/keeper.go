@@ -21,7 +21,24 @@ import (
 const rekeyAgain = 5 * time.Second
 
 // Backup implements api.Keeper.
-func (e *engine) Backup(ctx context.Context, w io.Writer) error { return e.store.Backup(ctx, w) }
+func (e *engine) Backup(ctx context.Context, w io.Writer) error {
+	s, ok := e.store.(backupStore)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return s.Backup(ctx, w)
+}
+
+// HasBackup implements api.Keeper.
+func (e *engine) HasBackup() bool {
+	_, ok := e.store.(backupStore)
+	return ok
+}
+
+// backupStore is a store that has no tools of its own for that.
+type backupStore interface {
+	Backup(ctx context.Context, w io.Writer) error
+}
 
 // Rekeying implements api.Keeper.
 func (e *engine) Rekeying() api.Rekeying { return api.Rekeying(e.store.RekeyProgress()) }
@@ -106,11 +123,15 @@ func (e *engine) changeKeyset(change func([]byte) ([]byte, error)) error {
 	return nil
 }
 
-// keepRekeying seals what was asked for, now and by the last run, until ctx ends.
+// keepRekeying seals what was asked for, now, by the last run, and by others on the
+// same database who have ended, until ctx ends.
 func (e *engine) keepRekeying(ctx context.Context) {
 	for {
 		err := e.store.Rekey(ctx, e.dropOldKeys)
 		var again <-chan time.Time
+		if e.shared() {
+			again = time.After(adoptEvery)
+		}
 		if err != nil && ctx.Err() == nil {
 			e.logger.Error("rekey interrupted, trying again", zap.Error(err))
 			again = time.After(rekeyAgain)

@@ -27,7 +27,7 @@ func (e *engine) keepLean(ctx context.Context) {
 		program = "" // then the tables alone
 	}
 	inTables := func(path string) bool {
-		return path == program || strings.HasPrefix(path, e.dir) && strings.HasSuffix(path, ".sst")
+		return path == program || e.dir != "" && strings.HasPrefix(path, e.dir) && strings.HasSuffix(path, ".sst")
 	}
 	for wait := leanAfter; ; wait = leanEvery {
 		select {

@@ -150,7 +150,7 @@ func (p *Proxy) Cleanup() error {
 func (in *instance) proxyConfig(rt http.RoundTripper, logger *zap.Logger) proxy.Config {
 	return proxy.Config{
 		Grants: in.engine.refresher, Upstream: in.upstreams.of, Clients: in.clients, APIKeys: in.apiKeys,
-		Brake: in.engine.brake, Audit: in.engine.audit,
+		Brake: in.engine.brake, Audit: in.engine.audit, Metrics: in.engine.metrics,
 		Transport: rt, ConnectURL: in.connectURL, Logger: logger,
 	}
 }

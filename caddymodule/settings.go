@@ -2,12 +2,10 @@ package caddymodule
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -27,7 +25,8 @@ import (
 // settings is a configuration with its placeholders resolved.
 type settings struct {
 	publicURL    *url.URL
-	dir          string // absolute
+	dir          string        // absolute; empty if the store is a database
+	database     secret.String // its URL; empty if the store is in dir
 	keyset       *keyset
 	apiKeys      []secret.String
 	clients      []proxy.Client
@@ -159,41 +158,6 @@ func resolve(a *App) (*settings, error) {
 	}
 	s.literals = r.literals
 	return s, nil
-}
-
-func (s *settings) resolveStore(a *App, r *resolver) error {
-	dir := filepath.Join(caddy.AppDataDir(), "lanyard")
-	if a.Store != nil {
-		if a.Store.Engine != "" && a.Store.Engine != "badger" {
-			return fmt.Errorf("store: %w", unknownEngine(a.Store.Engine))
-		}
-		if a.Store.Dir != "" {
-			dir = r.text("store", a.Store.Dir)
-		}
-	}
-	text := a.Keyset
-	if json.Valid([]byte(text)) { // braces of its own, which are no placeholder
-		r.literals = append(r.literals, "keyset")
-	} else {
-		text = r.secret("keyset", text)
-	}
-	if r.err != nil {
-		return r.err
-	}
-	var err error
-	if s.dir, err = filepath.Abs(dir); err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	if text != "" {
-		if s.keyset, err = parseKeyset(text); err != nil {
-			return fmt.Errorf("keyset: %w", err)
-		}
-	}
-	return nil
-}
-
-func unknownEngine(engine string) error {
-	return fmt.Errorf("%q is not a store; there is `badger`", engine)
 }
 
 func (s *settings) resolveIntegration(a *App, r *resolver, name string) (*integration, error) {

@@ -56,6 +56,8 @@ var marks = map[tokenstore.EventType]string{
 	tokenstore.EventKeyRefused:    "w",
 	tokenstore.EventBackup:        "n",
 	tokenstore.EventRekey:         "n",
+	tokenstore.EventFrozen:        "w",
+	tokenstore.EventThawed:        "n",
 	tokenstore.EventWebhookLost:   "e",
 	tokenstore.EventLost:          "e",
 }

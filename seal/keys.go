@@ -56,6 +56,28 @@ func AddPrimary(keysetJSON []byte) ([]byte, error) {
 	})
 }
 
+// AddNext returns the keyset with a new key that only opens, until Promote: for
+// programs that share a store, each of which has to have a key before one of them
+// seals with it.
+func AddNext(keysetJSON []byte) ([]byte, error) {
+	return change(keysetJSON, func(m *keyset.Manager, _ *tinkpb.Keyset) error {
+		_, err := m.Add(aead.AES256GCMKeyTemplate())
+		return err
+	})
+}
+
+// Promote returns the keyset with its newest key as the one that seals.
+func Promote(keysetJSON []byte) ([]byte, error) {
+	return change(keysetJSON, func(m *keyset.Manager, ks *tinkpb.Keyset) error {
+		keys := ks.GetKey()
+		newest := keys[len(keys)-1].GetKeyId()
+		if newest == ks.GetPrimaryKeyId() {
+			return errors.New("its newest key seals already")
+		}
+		return m.SetPrimary(newest)
+	})
+}
+
 // DropOld returns the keyset with its primary key alone. What the others have
 // sealed is lost, unless it was sealed again.
 func DropOld(keysetJSON []byte) ([]byte, error) {

@@ -79,6 +79,47 @@ func TestKeyRotation(t *testing.T) {
 	}
 }
 
+// TestNextKey: programs that share a store open what another seals at each step.
+func TestNextKey(t *testing.T) {
+	text, first := generate(t)
+	if _, err := seal.Promote(text); err == nil {
+		t.Error("Promote of a keyset with one key succeeded")
+	}
+	next, err := seal.AddNext(text)
+	if err != nil {
+		t.Fatalf("AddNext = %v", err)
+	}
+	both := parse(t, next)
+	if len(both.Keys()) != 2 || both.Keys()[0] != first.Keys()[0] {
+		t.Fatalf("Keys() = %v after AddNext to %v, want that first and a new one", both.Keys(), first.Keys())
+	}
+	promoted, err := seal.Promote(next)
+	if err != nil {
+		t.Fatalf("Promote = %v", err)
+	}
+	turned := parse(t, promoted)
+	if !slices.Equal(turned.Keys(), []uint32{both.Keys()[1], both.Keys()[0]}) {
+		t.Errorf("Keys() = %v after Promote of %v", turned.Keys(), both.Keys())
+	}
+	if _, err := seal.Promote(promoted); err == nil {
+		t.Error("a second Promote succeeded")
+	}
+	for _, step := range []struct {
+		what string
+		a, b *seal.Keyset
+	}{{"the first and the next", first, both}, {"the next and the promoted", both, turned}} {
+		for _, way := range [][2]*seal.Keyset{{step.a, step.b}, {step.b, step.a}} {
+			sealed, err := way[0].SealBytes([]byte("secret"), ad)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := way[1].OpenBytes(sealed, ad); err != nil {
+				t.Errorf("%s don't open what the other seals: %v", step.what, err)
+			}
+		}
+	}
+}
+
 func TestKeyOfForeignBytes(t *testing.T) {
 	_, ks := generate(t)
 	for _, sealed := range [][]byte{nil, {1, 2, 3, 4}, []byte("plain text"), bytes.Repeat([]byte{0}, 40)} {
