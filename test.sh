@@ -19,9 +19,11 @@ command -v go >/dev/null || {
 
 # missing_tools prints the Debian packages of the tools that are not here.
 missing_tools() {
-	for tool in cc:gcc chromium:chromium node:nodejs npm:npm python3:python3 nginx:nginx-light; do
+	for tool in cc:gcc chromium:chromium node:nodejs npm:npm python3:python3 nginx:nginx-light pgbouncer:pgbouncer runc:runc; do
 		PATH=$PATH:/usr/sbin command -v "${tool%:*}" >/dev/null || printf '%s ' "${tool#*:}"
 	done
+	# Debian has the server's programs in no PATH.
+	PATH=$PATH:$(printf '%s:' /usr/lib/postgresql/*/bin) command -v initdb >/dev/null || printf 'postgresql '
 }
 
 missing=$(missing_tools)
@@ -62,7 +64,7 @@ export LANYARD_BIN
 
 echo '== go vet'
 CGO_ENABLED=0 go vet -trimpath -tags "$tags" ./... # compiled as ./caddy was
-for module in client examples/go-app; do
+for module in client deploy examples/go-app; do
 	(cd "$module" && go vet ./...)
 done
 
@@ -74,6 +76,8 @@ trap 'rm -f "$log"' EXIT INT TERM
 	go test $race -tags "$tags" -timeout 20m "$@" ./... 2>&1 || echo 'test.sh: failed'
 	# by itself; internal/e2e runs it with a Lanyard
 	(cd client && go test $race "$@" ./... 2>&1) || echo 'test.sh: failed'
+	# nothing in it runs at once; go test does not see that ./caddy is another
+	(cd deploy && CGO_ENABLED=0 go test -count=1 "$@" ./... 2>&1) || echo 'test.sh: failed'
 } | tee "$log"
 
 passed=$(grep -c '^ok ' "$log") || true

@@ -72,6 +72,9 @@ func TestSecretsStayInside(t *testing.T) {
 		if err != nil || status != http.StatusOK || !bytes.Contains(metrics, []byte("caddy_http_requests_total")) {
 			t.Fatalf("metrics: %v, HTTP %d", err, status)
 		}
+		if !bytes.Contains(metrics, []byte(`lanyard_calls_total{integration="fake",outcome="2xx"}`)) {
+			t.Errorf("the metrics hold none of Lanyard's own")
+		}
 		for _, word := range []string{id, "conn_", "user of secrets", "/connect?", "completion_code"} {
 			if bytes.Contains(metrics, []byte(word)) {
 				t.Errorf("the metrics name %q", word)
@@ -79,7 +82,18 @@ func TestSecretsStayInside(t *testing.T) {
 		}
 	})
 	w.in(t, "A153 traces hold no query and no header", func(t *testing.T) {
+		w.mustRefresh(&member{id: id, account: "user of secrets", told: 1})
 		w.eventually("spans were sent", func() error { return atLeast(int(spans.Load()), 10) })
+		w.eventually("Lanyard's own spans were sent", func() error {
+			w.out.mu.Lock()
+			defer w.out.mu.Unlock()
+			for _, name := range []string{"lanyard.call", "lanyard.connect", "lanyard.refresh"} {
+				if !bytes.Contains(w.out.inside.Bytes(), []byte(name)) {
+					return fmt.Errorf("no span %s", name)
+				}
+			}
+			return nil
+		})
 		w.out.mu.Lock()
 		defer w.out.mu.Unlock()
 		for _, word := range []string{"url.query", "signature=", "code=", "state=", "uthorization", "lanyard-key", "Lanyard-Key"} {

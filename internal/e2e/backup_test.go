@@ -248,8 +248,8 @@ func TestDocsOperations(t *testing.T) {
 			t.Errorf("%v: afterwards: %v", b, err)
 		}
 	}
-	if ran != 6 {
-		t.Errorf("%d blocks of commands, want 6", ran)
+	if ran != 7 {
+		t.Errorf("%d blocks of commands, want 7", ran)
 	}
 	var now struct{ State string }
 	if a := w.api(http.MethodGet, "/v1/rekey", nil, nil); json.Unmarshal([]byte(a.Body), &now) != nil || now.State == "needed" {

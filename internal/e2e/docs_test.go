@@ -141,8 +141,11 @@ func caddyRuns(t *testing.T, dir, config string, args ...string) error {
 	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
 	for _, env := range placeholder.FindAllStringSubmatch(config, -1) {
 		value := env[1] + strings.Repeat("-", 32)
-		if strings.Contains(env[1], "WEBHOOK") {
+		switch {
+		case strings.Contains(env[1], "WEBHOOK"):
 			value = webhookSecret
+		case env[1] == "DATABASE_URL":
+			value = "postgres://lanyard:password@127.0.0.1/lanyard" // which nobody asks
 		}
 		cmd.Env = append(cmd.Env, env[1]+"="+value)
 	}

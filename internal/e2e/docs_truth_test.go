@@ -129,7 +129,7 @@ func tableUnder(t *testing.T, file, under string, column int) []string {
 // TestDocsInventNothing holds the code against the tables: what they list is
 // there.
 func TestDocsInventNothing(t *testing.T) {
-	all := []string{"api", "audit", "caddymodule", "connect", "guard", "proxy", "refresh", "revoke", "tokenstore", "tokenstore/badgerstore", "webhook"}
+	all := []string{"api", "audit", "caddymodule", "connect", "guard", "proxy", "refresh", "revoke", "tokenstore", "tokenstore/badgerstore", "tokenstore/pgstore", "webhook"}
 	texts := inSource(t, `"([a-z][^"\n]+)"`, all...)
 	for _, c := range []struct {
 		file, under string

@@ -47,6 +47,7 @@ type site struct {
 	ProxyOpt string // block of lanyard_proxy
 	Global   string // further global options
 	EachSite string // further lines of both of Lanyard's sites
+	Store    string // the store, and lines after it; empty: badger in Dir/data
 }
 
 var caddyfile = template.Must(template.New("").Parse(`{
@@ -61,7 +62,7 @@ var caddyfile = template.Must(template.New("").Parse(`{
 	}
 	lanyard {
 		public_url {{.Public}}
-		store badger {{.Dir}}/data
+		store {{or .Store (print "badger " .Dir "/data")}}
 		api_key {env.LANYARD_API_KEY}
 		client app {env.LANYARD_CLIENT_KEY}
 		{{if not .NoApp}}redirect_url {{.App}}/callback{{end}}

@@ -105,7 +105,7 @@ type Server struct {
 	limit          int         // of token requests a second; 0: none
 	lately         []time.Time // when the last token requests within the limit arrived
 	accessLife     time.Duration
-	hook           func(Stage, string)
+	hook           func(host string, stage Stage, grantID string)
 	grants         []*grant
 	codes          map[string]*code         // :: authorization code → what it stands for
 	access         map[string]*accessToken  // :: access token → what it stands for
@@ -206,20 +206,31 @@ func (s *Server) overLimit() bool {
 // empty where the request names no known grant. The request goes on when the
 // function returns.
 func (s *Server) OnTokenRequest(f func(stage Stage, grantID string)) {
+	if f == nil {
+		s.OnTokenRequestTo(nil)
+		return
+	}
+	s.OnTokenRequestTo(func(_ string, stage Stage, grantID string) { f(stage, grantID) })
+}
+
+// OnTokenRequestTo is OnTokenRequest with the host that the request was sent to:
+// where clients have addresses of their own for the provider it tells them apart.
+func (s *Server) OnTokenRequestTo(f func(host string, stage Stage, grantID string)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hook = f
 }
 
 // stages returns the function to call at each stage of a request that arrives
-// now.
-func (s *Server) stages() func(stage Stage, grantID string) {
+// now at a host.
+func (s *Server) stages(host string) func(stage Stage, grantID string) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.hook == nil {
+	hook := s.hook
+	s.mu.Unlock()
+	if hook == nil {
 		return func(Stage, string) {}
 	}
-	return s.hook
+	return func(stage Stage, grantID string) { hook(host, stage, grantID) }
 }
 
 // ServeHTTP implements http.Handler. It routes by itself: http.ServeMux would

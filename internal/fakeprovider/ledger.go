@@ -18,6 +18,7 @@ const (
 // TokenPost is one request to the token endpoint.
 type TokenPost struct {
 	At            time.Time
+	Host          string   // that it was sent to
 	GrantType     string   // as sent
 	Grant         string   // ID of the grant it is about; empty if not known
 	Client        string   // client ID as sent

@@ -26,13 +26,13 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "POST only", http.StatusMethodNotAllowed)
 		return
 	}
-	at := s.stages()
+	at := s.stages(r.Host)
 	form, refusal := readForm(w, r)
 	id, auth, secret := clientCredentials(r, form)
 	grantID, number := s.grantOf(form)
 	grantType := form.Get("grant_type")
 	n := s.openPost(TokenPost{
-		At: time.Now().UTC(), GrantType: grantType, Grant: grantID, Client: id, Auth: auth,
+		At: time.Now().UTC(), Host: r.Host, GrantType: grantType, Grant: grantID, Client: id, Auth: auth,
 		Params: slices.Sorted(maps.Keys(form)), RefreshNumber: number,
 	})
 	at(Received, grantID)

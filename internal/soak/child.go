@@ -28,7 +28,12 @@ type site struct {
 	Connect       int    // port of lanyard_connect
 	Proxy         int    // port of lanyard_api and lanyard_proxy
 	Fake          string // base URL of the fake provider
+	Public        int    // port of public_url: the first sidecar's of lanyard_connect
+	Tokens        string // base URL of the fake provider's token endpoint
+	Database      bool   // the store is a database, which others share
 	bin           string
+	database      string // its URL
+	keyset        string // that seals it; empty for one of the program's own
 	apiKey        string
 	clientKey     string
 	providerProof string // the client secret at the fake provider
@@ -55,13 +60,18 @@ var caddyfile = template.Must(template.New("").Parse(`{
 		format json
 	}
 	lanyard {
-		public_url http://localhost:{{.Connect}}
-		store badger {{.Dir}}/data
-		api_key {env.LANYARD_API_KEY}
+		public_url http://localhost:{{.Public}}
+		{{if .Database}}store postgres {env.DATABASE_URL}
+		keyset {env.LANYARD_KEYSET}
+		{{else}}store badger {{.Dir}}/data
+		{{end}}		api_key {env.LANYARD_API_KEY}
 		client app {env.LANYARD_CLIENT_KEY}
 		redirect_url ` + appURL + `
 		provider fake {
 			issuer {{.Fake}}
+			authorize_url {{.Fake}}/authorize
+			token_url {{.Tokens}}/token
+			revoke_url {{.Fake}}/revoke
 			api_url {{.Fake}}/api
 			allow_private
 		}
@@ -85,7 +95,7 @@ var caddyfile = template.Must(template.New("").Parse(`{
 }
 `))
 
-// newSite writes the configuration of a program that is to run in dir.
+// newSite chooses what a program that is to run in dir needs.
 func newSite(ctx context.Context, bin, dir, fake string) (*site, error) {
 	if _, err := os.Stat(bin); err != nil {
 		return nil, fmt.Errorf("the program under test is not built, run ./xcaddy.sh: %w", err)
@@ -98,22 +108,32 @@ func newSite(ctx context.Context, bin, dir, fake string) (*site, error) {
 		Dir: dir, Fake: fake, bin: bin,
 		apiKey: "api" + rand.Text() + rand.Text(), clientKey: "client" + rand.Text() + rand.Text(), providerProof: rand.Text(),
 	}
-	// Below the ports that systems give out by themselves, so that nobody gets
-	// one while the program is down.
+	return s, s.choosePorts(ctx)
+}
+
+// choosePorts chooses ports below those that systems give out by themselves, so
+// that nobody gets one while the program is down.
+func (s *site) choosePorts(ctx context.Context) (err error) {
 	next := 20000 + mathrand.IntN(10000) //nolint:gosec // other runs may be looking too
 	for _, port := range []*int{&s.Connect, &s.Proxy} {
 		if *port, err = freePort(ctx, &next); err != nil {
-			return nil, err
+			return err
 		}
 	}
+	s.Public = s.Connect
+	return nil
+}
+
+// write writes the program's configuration.
+func (s *site) write() error {
 	var b bytes.Buffer
 	if err := caddyfile.Execute(&b, s); err != nil {
-		return nil, fmt.Errorf("writing the configuration: %w", err)
+		return fmt.Errorf("writing the configuration: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "Caddyfile"), b.Bytes(), 0o600); err != nil {
-		return nil, fmt.Errorf("writing the configuration: %w", err)
+	if err := os.WriteFile(filepath.Join(s.Dir, "Caddyfile"), b.Bytes(), 0o600); err != nil {
+		return fmt.Errorf("writing the configuration: %w", err)
 	}
-	return s, nil
+	return nil
 }
 
 func freePort(ctx context.Context, next *int) (int, error) {
@@ -130,6 +150,8 @@ func freePort(ctx context.Context, next *int) (int, error) {
 
 // child is one run of the program, from its start to its death.
 type child struct {
+	car    *sidecar // where it runs
+	up     bool     // it was ready; guarded by the world's mu
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when it has ended
 	err    error         // how it ended; after exited
@@ -150,7 +172,8 @@ func (s *site) start(ctx context.Context) (*child, error) {
 	cmd.SysProcAttr = dieWithParent()
 	xdg := filepath.Join(s.Dir, "xdg")
 	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+xdg, "XDG_CONFIG_HOME="+xdg, "HOME="+s.Dir,
-		"LANYARD_API_KEY="+s.apiKey, "LANYARD_CLIENT_KEY="+s.clientKey, "FAKE_CLIENT_SECRET="+s.providerProof)
+		"LANYARD_API_KEY="+s.apiKey, "LANYARD_CLIENT_KEY="+s.clientKey, "FAKE_CLIENT_SECRET="+s.providerProof,
+		"DATABASE_URL="+s.database, "LANYARD_KEYSET="+s.keyset)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting the program: %w", err)
 	}
@@ -230,4 +253,13 @@ func (c *child) ready(ctx context.Context, client *http.Client, url string) erro
 		case <-time.After(10 * time.Millisecond): // between two looks at a condition
 		}
 	}
+}
+
+// keygen has the program make a keyset.
+func (s *site) keygen(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, s.bin, "lanyard", "keygen").Output() //nolint:gosec // whom to ask is what -bin says
+	if err != nil {
+		return "", fmt.Errorf("making a keyset: %w", err)
+	}
+	return string(out), nil
 }

@@ -73,13 +73,19 @@ func do(client *http.Client, req *http.Request) (answer, error) {
 
 // call makes a proxied call that tells whose token it carried.
 func (w *world) call(ctx context.Context, id string) (answer, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.proxyURL("/me"), http.NoBody)
+	car := w.pick()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, car.proxyURL("/me"), http.NoBody)
 	if err != nil {
 		return answer{}, fmt.Errorf("calling: %w", err)
 	}
 	req.Header.Set("Lanyard-Key", w.site.clientKey)
 	req.Header.Set("Connection-Id", id)
-	return do(w.client, req)
+	whom := w.runningAt(car)
+	a, err := do(w.client, req)
+	if err != nil {
+		err = asked(whom, fmt.Errorf("calling with %s: %w", id, err))
+	}
+	return a, err
 }
 
 // caller returns under which name at the provider a call was served, or empty.
@@ -93,9 +99,14 @@ func caller(a answer) string {
 	return who.Name
 }
 
-// api calls /v1. A status other than want is an *unexpectedError; want 0 takes
-// any.
+// api calls /v1 of some sidecar. A status other than want is an *unexpectedError;
+// want 0 takes any.
 func (w *world) api(ctx context.Context, want int, method, path string, in, out any) (answer, error) {
+	return w.apiOf(ctx, w.pick(), want, method, path, in, out)
+}
+
+// apiOf calls /v1 of one sidecar.
+func (w *world) apiOf(ctx context.Context, car *sidecar, want int, method, path string, in, out any) (answer, error) {
 	var body io.Reader = http.NoBody
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -104,7 +115,7 @@ func (w *world) api(ctx context.Context, want int, method, path string, in, out 
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, w.proxyURL(path), body)
+	req, err := http.NewRequestWithContext(ctx, method, car.proxyURL(path), body)
 	if err != nil {
 		return answer{}, fmt.Errorf("calling the API: %w", err)
 	}
@@ -112,9 +123,10 @@ func (w *world) api(ctx context.Context, want int, method, path string, in, out 
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	whom := w.runningAt(car)
 	a, err := do(w.client, req)
 	if err != nil {
-		return a, err
+		return a, asked(whom, err)
 	}
 	if want != 0 && a.status != want {
 		return a, &unexpectedError{method + " " + path, a}
@@ -154,12 +166,17 @@ func (w *world) newBrowser() (*http.Client, error) {
 	}, nil
 }
 
-// browse loads a page that must lead on, and returns where to.
-func browse(ctx context.Context, browser *http.Client, page string) (*url.URL, error) {
+// browse loads a page that must lead on, from some sidecar, and returns where to.
+func (w *world) browse(ctx context.Context, browser *http.Client, page string) (*url.URL, error) {
+	car := w.pick()
+	public := fmt.Sprintf("localhost:%d", car.Public)
+	page = strings.Replace(page, "//"+public+"/", fmt.Sprintf("//localhost:%d/", car.Connect), 1)
+	whom := w.runningAt(car)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, page, http.NoBody)
 	if err != nil {
 		return nil, fmt.Errorf("browsing: %w", err)
 	}
+	req.Host = public
 	// Each page from an address of its own: all users together are more than
 	// lanyard_connect takes from one.
 	var from [16]byte
@@ -170,7 +187,7 @@ func browse(ctx context.Context, browser *http.Client, page string) (*url.URL, e
 		if u, ok := errors.AsType[*url.Error](err); ok { // its text names the whole URL
 			err = u.Err
 		}
-		return nil, fmt.Errorf("browsing: %w", err)
+		return nil, asked(whom, fmt.Errorf("browsing: %w", err))
 	}
 	to, err := url.Parse(a.header.Get("Location"))
 	if err != nil || a.status != http.StatusSeeOther {
@@ -191,8 +208,4 @@ func (w *world) consent(ctx context.Context, user, account, authorizeURL string)
 		return "", fmt.Errorf("consenting: %w", err)
 	}
 	return back, nil
-}
-
-func (w *world) proxyURL(path string) string {
-	return fmt.Sprintf("http://127.0.0.1:%d%s", w.site.Proxy, path)
 }

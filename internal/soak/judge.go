@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -50,6 +51,7 @@ func (w *world) judge(ctx context.Context) error {
 	}
 	all := w.everyone()
 	err := parallel(all, func(c *conn) error {
+		c.release() // what was left half done under load
 		c.first, c.atKill = answer{}, c.told
 		if c.state != active {
 			return nil
@@ -133,9 +135,9 @@ func (w *world) settle(ctx context.Context, open []*conn) error {
 		case len(left) == 0:
 			w.report.slowestSettled = max(w.report.slowestSettled, time.Since(began))
 			return nil
-		case time.Since(began) > named:
+		case time.Since(began) > w.named():
 			for _, c := range left {
-				w.broken(kindLost, "%s (%s), %v after the start: %v\n%s", c.id, c.user, named, why[c], w.history(b, c))
+				w.broken(kindLost, "%s (%s), %v after the start: %v\n%s", c.id, c.user, w.named(), why[c], w.history(b, c))
 			}
 			return nil
 		}
@@ -166,6 +168,9 @@ func (w *world) settled(ctx context.Context, c *conn, b books) error {
 	if !found {
 		w.broken(kindLost, "%s (%s) is not found; its client was told that it is %s", c.id, c.user, c.state)
 		return nil
+	}
+	if v.Generation < c.told && w.shared() {
+		return unsettled("%v; its client was told of generation %d", v, c.told)
 	}
 	if v.Generation < c.told {
 		w.broken(kindLost, "%s (%s) went back: %v; its client was told of generation %d\n%s", c.id, c.user, v, c.told, w.history(b, c))
@@ -266,13 +271,13 @@ func (w *world) checkPosts() {
 		if p.GrantType == "authorization_code" && codes[p.Grant] > 1 {
 			w.broken(kindOther, "the code of %s was presented twice", p.Grant)
 		}
-		for len(w.ends) > 0 && w.ends[0] <= i {
-			clear(w.presented)
+		for len(w.ends) > 0 && w.ends[0].posts <= i {
+			maps.DeleteFunc(w.presented, func(t token, _ bool) bool { return t.host == w.ends[0].host })
 			w.ends = w.ends[1:]
 		}
 		// The provider loses no answer while the program lives: whatever it
 		// said, there was no reason to ask again.
-		again := token{p.Grant, p.RefreshNumber}
+		again := token{p.Host, p.Grant, p.RefreshNumber}
 		if p.RefreshNumber > 0 && w.presented[again] {
 			w.broken(kindReuse, "refresh token %d of %s, twice in one life of the program\n%s", p.RefreshNumber, p.Grant, lines(b.Posts, p.Grant))
 		}

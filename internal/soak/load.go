@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -28,11 +27,12 @@ type conn struct {
 	mu      sync.Mutex // guards all below
 	id      string     // empty until begin was answered
 	state   state
-	version int    // counts what may have changed the state
-	busy    bool   // somebody connects or deletes it
-	account string // the name at the provider under which the live grant was given
-	base    uint64 // the generation with which that grant went live
-	told    uint64 // the highest generation that an answer named
+	version int       // counts what may have changed the state
+	busy    bool      // somebody connects or deletes it
+	account string    // the name at the provider under which the live grant was given
+	base    uint64    // the generation with which that grant went live
+	told    uint64    // the highest generation that an answer named
+	from    time.Time // when every sidecar knows of that grant
 
 	// Of whoever holds busy, and of the judge.
 
@@ -71,7 +71,7 @@ func (c *conn) release() {
 func (c *conn) usable() (id, account string, version int, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.id, c.account, c.version, c.state == active && !c.busy
+	return c.id, c.account, c.version, c.state == active && !c.busy && !time.Now().Before(c.from)
 }
 
 func (c *conn) unchanged(version int) bool {
@@ -95,11 +95,8 @@ func (c *conn) toldYet() uint64 {
 	return c.told
 }
 
-// tenders is how many workers connect and delete.
-const tenders = 2
-
-// load works the program until it is dead. The caller waits.
-func (w *world) load(ctx context.Context, c *child) *sync.WaitGroup {
+// load works the program until done is closed. The caller waits.
+func (w *world) load(ctx context.Context, done <-chan struct{}) *sync.WaitGroup {
 	// Lives of seconds: of the shorter ones every renewal makes a call wait, of
 	// the longer ones some are made behind the calls.
 	w.fake.SetAccessLife(time.Duration(3+w.chance.n(6)) * time.Second)
@@ -108,21 +105,20 @@ func (w *world) load(ctx context.Context, c *child) *sync.WaitGroup {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				if err := step(ctx); err != nil {
-					w.cutOff(ctx, c, err)
-					return
+					w.cutOff(ctx, err)
 				}
 				select {
-				case <-c.exited:
+				case <-done:
 					return
 				case <-time.After(w.chance.upTo(pause)):
 				}
 			}
 		})
 	}
-	for range min(max(w.cfg.connections/20, 2), 10) {
+	for range min(max(w.cfg.connections/20, 2), 10) * len(w.cars) {
 		work(w.use, 40*time.Millisecond)
 	}
-	for range tenders {
+	for range w.cfg.tenders {
 		work(w.tend, 150*time.Millisecond)
 	}
 	work(w.write, 30*time.Millisecond)
@@ -134,40 +130,26 @@ func (w *world) load(ctx context.Context, c *child) *sync.WaitGroup {
 func (w *world) write(ctx context.Context) error {
 	var v view
 	in := map[string]any{"integration": "fake", "user_id": "nobody", "redirect_url": appURL}
-	began := time.Now()
-	if _, err := w.api(ctx, http.StatusCreated, http.MethodPost, "/v1/connections", in, &v); err != nil {
+	began, car := time.Now(), w.pick()
+	if _, err := w.apiOf(ctx, car, http.StatusCreated, http.MethodPost, "/v1/connections", in, &v); err != nil {
 		return err
 	}
-	w.wrote(began)
+	w.wrote(car, began)
 	began = time.Now()
-	if _, err := w.api(ctx, http.StatusOK, http.MethodDelete, "/v1/connections/"+v.ID, nil, nil); err != nil {
+	if _, err := w.apiOf(ctx, car, http.StatusOK, http.MethodDelete, "/v1/connections/"+v.ID, nil, nil); err != nil {
 		return err
 	}
-	w.wrote(began)
+	w.wrote(car, began)
 	return nil
 }
 
-// wrote notes when a write began that was acknowledged.
-func (w *world) wrote(began time.Time) {
+// wrote notes when a write began that a sidecar has acknowledged.
+func (w *world) wrote(car *sidecar, began time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if began.After(w.written) {
-		w.written = began
-	}
-}
-
-// cutOff judges the error that ended a worker: only the death of the program
-// is a good reason.
-func (w *world) cutOff(ctx context.Context, c *child, err error) {
-	if _, wrong := errors.AsType[*unexpectedError](err); wrong {
-		w.broken(kindOther, "%v", err)
-		return
-	}
-	select {
-	case <-c.exited: // whether it was meant to is asked elsewhere
-	case <-ctx.Done():
-	case <-time.After(2 * time.Second): // a kill that has begun is over by then
-		w.broken(kindOther, "a running program gave no answer: %v", err)
+	w.report.slowestWrite = max(w.report.slowestWrite, time.Since(began))
+	if began.After(car.written) {
+		car.written = began
 	}
 }
 
@@ -176,7 +158,7 @@ func (w *world) use(ctx context.Context) error {
 	all := w.everyone()
 	c := all[w.chance.n(len(all))]
 	id, account, version, ok := c.usable()
-	if !ok {
+	if !ok || w.fleet.suspected(account) {
 		return nil
 	}
 	if w.chance.one(12) {
@@ -186,7 +168,7 @@ func (w *world) use(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if who := caller(a); who != account && c.unchanged(version) {
+	if who := caller(a); who != account && c.unchanged(version) && !w.excused(a) && !w.fleet.suspected(account) {
 		w.broken(kindLost, "%s (%s), a call under load: want one served as %q, got %v", id, c.user, account, a)
 	}
 	return nil
@@ -194,13 +176,14 @@ func (w *world) use(ctx context.Context) error {
 
 // refresh renews a connection's token through the API.
 func (w *world) refresh(ctx context.Context, c *conn) error {
-	id, _, version, _ := c.usable()
+	id, account, version, _ := c.usable()
 	before := c.toldYet()
 	var v view
 	a, err := w.api(ctx, 0, http.MethodPost, "/v1/connections/"+id+"/refresh", nil, &v)
 	switch {
 	case err != nil:
 		return err
+	case a.status != http.StatusOK && (w.excused(a) || w.fleet.suspected(account)):
 	case a.status != http.StatusOK && c.unchanged(version):
 		w.broken(kindLost, "%s (%s), POST refresh under load: %v", id, c.user, a)
 	case a.status == http.StatusOK && !c.hear(v.Generation, before) && c.unchanged(version):
@@ -219,8 +202,11 @@ func (w *world) tend(ctx context.Context) error {
 		if !c.claim(func(s state) bool { return s != active && s != deleted && c.rests != round }) {
 			continue
 		}
+		// What is left half done nobody goes on with before it is judged.
 		err := w.connect(ctx, c, round)
-		c.release()
+		if err == nil {
+			c.release()
+		}
 		return err
 	}
 	all := w.everyone()
@@ -233,8 +219,11 @@ func (w *world) tend(ctx context.Context) error {
 	if !c.claim(func(state) bool { return true }) {
 		return nil
 	}
-	defer c.release()
-	return w.connect(ctx, c, round)
+	err := w.connect(ctx, c, round)
+	if err == nil {
+		c.release()
+	}
+	return err
 }
 
 // newConn adds a connection that nobody has begun yet.
@@ -252,12 +241,12 @@ func (w *world) remove(ctx context.Context, c *conn) error {
 	if !c.claim(func(s state) bool { return s == active }) {
 		return nil
 	}
-	defer c.release()
 	c.deleting = true
 	if _, err := w.api(ctx, http.StatusOK, http.MethodDelete, "/v1/connections/"+c.id, nil, nil); err != nil {
 		return err
 	}
 	w.forget(c)
+	c.release()
 	return nil
 }
 
@@ -293,7 +282,7 @@ func (w *world) connect(ctx context.Context, c *conn, round int) error {
 	if err != nil {
 		return err
 	}
-	to, err := browse(ctx, browser, link)
+	to, err := w.browse(ctx, browser, link)
 	if err != nil {
 		return err
 	}
@@ -304,7 +293,7 @@ func (w *world) connect(ctx context.Context, c *conn, round int) error {
 		return err
 	}
 	c.exchanging = true
-	back, err := browse(ctx, browser, callback)
+	back, err := w.browse(ctx, browser, callback)
 	if err != nil {
 		return err
 	}
@@ -349,7 +338,7 @@ func (w *world) complete(ctx context.Context, c *conn) error {
 	c.completing, c.failed, c.code = false, false, ""
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.state, c.account = active, c.next
+	c.state, c.account, c.from = active, c.next, time.Now().Add(w.fleet.spread())
 	c.base, c.told = c.told+1, max(c.told+1, v.Generation)
 	return nil
 }

@@ -19,6 +19,16 @@
 //     named: EXPIRED with refresh_interrupted. An answer is got once a write was
 //     acknowledged that was begun a quarter of a second after it was sent.
 //
+// With -sidecars, several of them share a PostgreSQL, a primary with a synchronous
+// standby that this command starts too:
+//
+//	go run ./internal/soak -sidecars 3 -rounds 200 -failovers 20
+//
+// One at a time is killed and started again while the others go on, and with
+// -failovers the primary is killed and the standby takes over. After each ten kills
+// everything is brought up again, and judged in the same way: what a dead one had
+// begun another has ended, or named.
+//
 // The kills are those of a process, not of a machine: what was written and not
 // synced survives them. The same seed rolls the same dice; what they meet
 // depends on the machine.
@@ -51,6 +61,9 @@ type config struct {
 	bin         string
 	dir         string
 	grace       time.Duration
+	sidecars    int // more than one: they share a PostgreSQL
+	failovers   int // of that
+	tenders     int // workers that connect and delete
 }
 
 func main() {
@@ -61,6 +74,9 @@ func main() {
 	flag.StringVar(&cfg.bin, "bin", "./caddy", "the program under test")
 	flag.StringVar(&cfg.dir, "dir", "", "where the program keeps its data and logs, an empty directory that is kept; empty: a temporary one, kept if anything is broken")
 	flag.DurationVar(&cfg.grace, "grace", 0, "how long the provider takes a spent refresh token again; 0: never")
+	flag.IntVar(&cfg.sidecars, "sidecars", 1, "how many run beside one another: more than one share a PostgreSQL, a primary with its standby, that this command starts")
+	flag.IntVar(&cfg.failovers, "failovers", 0, "how many times that standby takes over")
+	flag.IntVar(&cfg.tenders, "tenders", 2, "how many users at a time connect, and delete what they have")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	_, err := soak(ctx, cfg, os.Stdout)
@@ -77,8 +93,11 @@ var errBroken = errors.New("something that must hold does not")
 // soak runs all rounds, or those until one finds something broken, and writes
 // the report to out. It returns errBroken for a finding.
 func soak(ctx context.Context, cfg config, out io.Writer) (*report, error) {
-	if cfg.connections < 1 || cfg.rounds < 1 {
-		return nil, errors.New("at least one round and one connection")
+	if cfg.connections < 1 || cfg.rounds < 1 || cfg.sidecars < 1 {
+		return nil, errors.New("at least one round, one connection and one sidecar")
+	}
+	if cfg.failovers > 0 && cfg.sidecars == 1 {
+		return nil, errors.New("failovers are of the database that several sidecars share")
 	}
 	if cfg.seed == 0 {
 		cfg.seed = rand.Uint64() //nolint:gosec // any will do
@@ -126,7 +145,11 @@ func (w *world) run(ctx context.Context) error {
 		return err
 	}
 	for w.round < w.cfg.rounds && ctx.Err() == nil {
-		if err := w.doRound(ctx); err != nil || w.failed() {
+		round := w.doRound
+		if w.shared() {
+			round = w.doCampaign
+		}
+		if err := round(ctx); err != nil || w.failed() {
 			return err
 		}
 		if w.round%10 == 0 {
@@ -139,8 +162,10 @@ func (w *world) run(ctx context.Context) error {
 	}
 	// One that was opened and not used would hold up the end.
 	w.client.CloseIdleConnections()
-	if err := w.child.stop(); err != nil {
-		w.broken(kindOther, "at its end the program says: %v", err)
+	for _, car := range w.cars {
+		if err := w.runningAt(car).stop(); err != nil {
+			w.broken(kindOther, "at its end the program says: %v", err)
+		}
 	}
 	return w.checkSecrets()
 }
@@ -162,9 +187,9 @@ func (w *world) doRound(ctx context.Context) error {
 	w.mu.Lock()
 	w.round++
 	w.shot = s
-	c := w.child
+	c := w.cars[0].child
 	w.mu.Unlock()
-	load := w.load(ctx, c)
+	load := w.load(ctx, c.exited)
 	select {
 	case <-time.After(s.after):
 	case <-c.exited:
@@ -204,7 +229,7 @@ func (w *world) doRound(ctx context.Context) error {
 
 // killStart starts the program and kills it at a random moment of its start.
 func (w *world) killStart(ctx context.Context) error {
-	c, err := w.start(ctx)
+	c, err := w.start(ctx, w.cars[0])
 	if err != nil {
 		return err
 	}
@@ -223,7 +248,8 @@ func (w *world) killStart(ctx context.Context) error {
 // report counts what happened.
 type report struct {
 	began           time.Time
-	kills           map[string]int             // :: how → times
+	kills           map[string]int // :: how → times
+	failovers       int
 	underWay        map[fakeprovider.Stage]int // :: how far refreshes had come at a kill → how many
 	inDoubt         map[fakeprovider.Stage]int // :: the same, of those whose outcome could not be known
 	longestAnswered time.Duration              // before a kill, of an answer in doubt
@@ -232,6 +258,7 @@ type report struct {
 	// longestUnwritten is how long a kill came after the begin of the last write
 	// that was acknowledged.
 	longestUnwritten time.Duration
+	slowestWrite     time.Duration
 	slowestStart     time.Duration
 	slowestSettled   time.Duration
 }
@@ -261,6 +288,9 @@ func (w *world) print() {
 	for _, how := range slices.Sorted(maps.Keys(r.kills)) {
 		line("       %6d %s", r.kills[how], how)
 	}
+	if w.shared() {
+		line("%6d failovers of the database", r.failovers)
+	}
 	line("%6d calls", l.CallCount(-1))
 	line("%6d refreshes", committed["refresh_token"])
 	line("%6d connects, %d deletions", committed["authorization_code"], len(w.gone))
@@ -276,6 +306,7 @@ func (w *world) print() {
 	line("%6d refresh tokens presented again, without doubt", r.reused)
 	line("%6d connections silently lost", r.lost)
 	line("killed at most %v after the begin of a write that was acknowledged", r.longestUnwritten.Round(time.Millisecond))
+	line("a write took %v at most", r.slowestWrite.Round(time.Millisecond))
 	line("ready %v after a start at the latest, and %v later all were as they should be", r.slowestStart.Round(time.Millisecond), r.slowestSettled.Round(time.Millisecond))
 }
 

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/lanyard-proxy/lanyard/internal/pgtest"
 )
 
 // testConfig returns a small soak of the built program: $LANYARD_BIN, or
@@ -19,7 +21,7 @@ func testConfig(t *testing.T) config {
 	if _, err := os.Stat(bin); err != nil {
 		t.Fatalf("the program under test is not built: run ./xcaddy.sh, or ./test.sh for everything (%v)", err)
 	}
-	return config{rounds: 12, connections: 40, bin: bin}
+	return config{rounds: 12, connections: 40, sidecars: 1, tenders: 2, bin: bin}
 }
 
 // F074, in short and with kills as the only fault: go run ./internal/soak goes on
@@ -152,5 +154,23 @@ func (w *world) judgeNow(t *testing.T) {
 	t.Helper()
 	if err := w.judge(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// F050 and F074 on several: three on one PostgreSQL lose nothing, whichever of them
+// is killed, and whichever of the database's two servers.
+func TestNothingIsLostByKillsOfSeveral(t *testing.T) {
+	pgtest.Shared(t) // or else it is skipped
+	cfg := testConfig(t)
+	cfg.rounds, cfg.connections, cfg.sidecars, cfg.failovers, cfg.tenders = 10, 60, 3, 2, 0
+	r, err := soak(t.Context(), cfg, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kills := total(r.kills); kills != cfg.rounds || r.failovers != cfg.failovers {
+		t.Errorf("%d kills and %d failovers, want %d and %d", kills, r.failovers, cfg.rounds, cfg.failovers)
+	}
+	if total(r.underWay) == 0 {
+		t.Error("no refresh was under way at any kill: nothing was tested")
 	}
 }

@@ -10,23 +10,23 @@ import (
 	"net/http"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/internal/fakeprovider"
 )
 
-// world is one run: a provider, a population of connections, and one program
-// after the other between them.
+// world is one run: a provider, a population of connections, and between them one
+// program after the other, or several beside one another.
 type world struct {
 	cfg    config
 	out    io.Writer
 	report report
 
-	site       *site
+	site       *site // the first sidecar's
+	cars       []*sidecar
+	fleet      *fleet // nil with one sidecar
 	fake       *fakeprovider.Server
 	provider   *http.Server
-	open       atomic.Int64 // connections to the provider
 	client     *http.Client // to the program
 	consenting *http.Client // to the provider
 	signIn     sync.Mutex   // held while somebody is signed in at the provider
@@ -35,17 +35,13 @@ type world struct {
 
 	mu     sync.Mutex // guards all below
 	round  int
-	child  *child
 	shot   shot
-	tokens map[string]request // :: grant → its last token request in this run of the program
+	tokens map[string]request // :: grant → its last token request in this life of the program
 	born   map[string]bool    // :: grant → its code was redeemed
 	conns  []*conn
 	users  int
 	gone   []string // IDs of connections that were deleted, as a client was told
-	// written is the latest begin of a write that was acknowledged, in this run
-	// of the program.
-	written time.Time
-	faults  []string // what was found broken
+	faults []string // what was found broken
 
 	// Below is the judge's alone, who works while nobody else does.
 
@@ -54,22 +50,31 @@ type world struct {
 	// once more.
 	doubt map[string]request
 	posts int // how many of the ledger's token requests were judged
-	// ends are the places in the ledger where a program that was killed made
-	// its last token request, as far as they were not judged.
-	ends []int
-	// presented are the refresh tokens that were sent in one life of the
-	// program, up to posts.
+	// ends are where programs that were killed made their last token requests, as
+	// far as they were not judged.
+	ends []end
+	// presented are the refresh tokens that were sent in one life of a program, up
+	// to posts.
 	presented map[token]bool
 }
 
-// token is a refresh token by its grant and its number there.
+// token is a refresh token by its grant and its number there, and by whom it was
+// presented.
 type token struct {
+	host   string // of the sidecar
 	grant  string
 	number int
 }
 
+// end is a place in the ledger where a program was killed.
+type end struct {
+	host  string // of the sidecar
+	posts int    // before it
+}
+
 // request is how far the last token request of a grant had come.
 type request struct {
+	from     *sidecar
 	stage    fakeprovider.Stage
 	at       time.Time
 	exchange bool          // of a code; else a refresh
@@ -86,7 +91,8 @@ const sent fakeprovider.Stage = "sent"
 // an answer was sent, the answer has to be in the store, too.
 const answerWindow = 250 * time.Millisecond
 
-// newWorld starts the provider. The program is not started yet.
+// newWorld starts the provider, and the database if there is one. The program is
+// not started yet.
 func newWorld(ctx context.Context, cfg config, out io.Writer) (*world, error) {
 	w := &world{
 		cfg: cfg, out: out, schedule: newDice(cfg.seed, 1), chance: newDice(cfg.seed, 2),
@@ -98,77 +104,63 @@ func newWorld(ctx context.Context, cfg config, out io.Writer) (*world, error) {
 	w.report.kills = map[string]int{}
 	w.report.underWay = map[fakeprovider.Stage]int{}
 	w.report.inDoubt = map[fakeprovider.Stage]int{}
+	if err := w.build(ctx); err != nil {
+		w.close()
+		return nil, err
+	}
+	return w, nil
+}
+
+// build makes the sidecars and all that is around them.
+func (w *world) build(ctx context.Context) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, fmt.Errorf("starting the provider: %w", err)
+		return fmt.Errorf("starting the provider: %w", err)
 	}
 	issuer := "http://" + l.Addr().String()
-	if w.site, err = newSite(ctx, cfg.bin, cfg.dir, issuer); err != nil {
+	if w.site, err = newSite(ctx, w.cfg.bin, w.cfg.dir, issuer); err != nil {
 		_ = l.Close()
-		return nil, err
+		return err
 	}
 	w.fake = fakeprovider.New(fakeprovider.Config{
 		Issuer: issuer, ClientID: clientID, ClientSecret: w.site.providerProof, Scopes: []string{"read"},
 		RedirectURIs: []string{fmt.Sprintf("http://localhost:%d/callback/fake", w.site.Connect)},
-		AccessLife:   5 * time.Second, Rotate: true, ReuseGrace: cfg.grace, RequirePKCE: true,
+		AccessLife:   5 * time.Second, Rotate: true, ReuseGrace: w.cfg.grace, RequirePKCE: true,
 	})
-	w.fake.OnTokenRequest(w.onTokenRequest)
-	w.provider = &http.Server{
-		Handler: w.fake, ReadHeaderTimeout: patience,
-		ConnState: func(_ net.Conn, s http.ConnState) {
-			switch s {
-			case http.StateNew:
-				w.open.Add(1)
-			case http.StateClosed, http.StateHijacked:
-				w.open.Add(-1)
-			default:
-			}
-		},
-	}
+	w.fake.OnTokenRequestTo(w.onTokenRequest)
+	w.provider = &http.Server{Handler: w.fake, ReadHeaderTimeout: patience}
 	go func() { _ = w.provider.Serve(l) }() // ends with close
-	return w, nil
+	if w.cfg.sidecars > 1 {
+		return w.buildFleet(ctx)
+	}
+	car, err := w.newSidecar(ctx)
+	if err != nil {
+		return err
+	}
+	car.site, w.cars = w.site, []*sidecar{car}
+	car.Tokens = "http://" + car.host
+	return car.write()
 }
 
-// close ends the provider and a program that still runs.
+// close ends the provider, the database, and programs that still run.
 func (w *world) close() {
-	if c := w.running(); c != nil {
-		c.kill()
+	for _, car := range w.cars {
+		if c := w.runningAt(car); c != nil {
+			c.kill()
+		}
+		_ = car.provider.Close()
 	}
 	w.client.CloseIdleConnections()
-	_ = w.provider.Close()
+	if w.provider != nil {
+		_ = w.provider.Close()
+	}
+	if w.fleet != nil {
+		w.fleet.pair.Close()
+	}
 }
 
-func (w *world) running() *child {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.child
-}
-
-// start starts the program and does not wait for it.
-func (w *world) start(ctx context.Context) (*child, error) {
-	c, err := w.site.start(ctx)
-	if err != nil {
-		return nil, err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.child, w.written = c, time.Time{}
-	return c, nil
-}
-
-// startReady starts the program and waits until it can serve.
-func (w *world) startReady(ctx context.Context) error {
-	began := time.Now()
-	c, err := w.start(ctx)
-	if err != nil {
-		return err
-	}
-	if err := c.ready(ctx, w.client, w.proxyURL("/v1/health/ready")); err != nil {
-		return err
-	}
-	w.report.slowestStart = max(w.report.slowestStart, time.Since(began))
-	return nil
-}
+// running returns the only program, where there is one.
+func (w *world) running() *child { return w.runningAt(w.cars[0]) }
 
 // shot is how the next kill is aimed.
 type shot struct {
@@ -221,8 +213,8 @@ func (w *world) nextShot() shot {
 const dawdle = 25 * time.Millisecond
 
 // onTokenRequest is the provider's hook.
-func (w *world) onTokenRequest(stage fakeprovider.Stage, grant string) {
-	if c := w.note(stage, grant); c != nil {
+func (w *world) onTokenRequest(host string, stage fakeprovider.Stage, grant string) {
+	if c := w.note(w.carAt(host), stage, grant); c != nil {
 		c.kill()
 		return
 	}
@@ -231,9 +223,9 @@ func (w *world) onTokenRequest(stage fakeprovider.Stage, grant string) {
 	}
 }
 
-// note writes down how far a token request has come, and returns the program
-// to be killed if it is the one that was aimed at.
-func (w *world) note(stage fakeprovider.Stage, grant string) *child {
+// note writes down how far a sidecar's token request has come, and returns the
+// program to be killed if it is the one that was aimed at.
+func (w *world) note(car *sidecar, stage fakeprovider.Stage, grant string) *child {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
@@ -248,16 +240,16 @@ func (w *world) note(stage fakeprovider.Stage, grant string) *child {
 	if stage == fakeprovider.Committed {
 		w.born[grant] = true
 	}
-	if _, dead := w.child.killed(); dead {
+	if _, dead := car.child.killed(); dead {
 		if stage == fakeprovider.Received {
-			w.tokens[grant] = request{stage: sent, at: now, exchange: exchange}
+			w.tokens[grant] = request{from: car, stage: sent, at: now, exchange: exchange}
 		}
 		return nil // what was under way at the kill stays as it was then
 	}
 	if stage == fakeprovider.Received && known && last.stage != fakeprovider.Answered {
 		w.breakLocked(kindOther, "%s: two token requests at once", grant)
 	}
-	w.tokens[grant] = request{stage: stage, at: now, exchange: exchange}
+	w.tokens[grant] = request{from: car, stage: stage, at: now, exchange: exchange}
 	if stage != w.shot.stage || exchange != w.shot.exchange {
 		return nil
 	}
@@ -268,7 +260,7 @@ func (w *world) note(stage fakeprovider.Stage, grant string) *child {
 	if w.shot.lose {
 		w.fake.Faults.Token(fakeprovider.Dropped())
 	}
-	return w.child
+	return car.child
 }
 
 // armed reports whether the shot still waits for a request to aim at.
@@ -283,23 +275,29 @@ func (w *world) armed() bool {
 func (w *world) bury(c *child) error {
 	w.client.CloseIdleConnections()
 	deadline := time.Now().Add(patience)
-	for w.open.Load() > 0 {
+	for c.car.open.Load() > 0 {
 		if time.Now().After(deadline) {
 			return errors.New("connections of a dead program stay open at the provider")
 		}
 		time.Sleep(2 * time.Millisecond) // between two looks at a condition
 	}
 	w.fake.Faults.Clear()
-	w.ends = append(w.ends, len(w.fake.Ledger().Posts))
+	l := w.fake.Ledger()
+	w.ends = append(w.ends, end{c.car.host, len(l.Posts)})
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	at, _ := c.killed()
-	if !w.written.IsZero() {
-		w.report.longestUnwritten = max(w.report.longestUnwritten, at.Sub(w.written))
+	if written := c.car.written; !written.IsZero() {
+		w.report.longestUnwritten = max(w.report.longestUnwritten, at.Sub(written))
 	}
 	for grant, r := range w.tokens {
+		if r.from != c.car {
+			continue
+		}
+		delete(w.tokens, grant)
 		r.before = at.Sub(r.at)
-		if r.stage != fakeprovider.Answered || w.written.Before(r.at.Add(answerWindow)) {
+		if r.stage != fakeprovider.Answered || c.car.written.Before(r.at.Add(answerWindow)) || w.unsaved(r.at, at) {
+			w.fleet.suspect(l, grant)
 			if _, already := w.doubt[grant]; already {
 				continue // what came after is what became of it
 			}
@@ -309,7 +307,6 @@ func (w *world) bury(c *child) error {
 			}
 		}
 	}
-	clear(w.tokens)
 	w.shot = shot{} // one that found nothing to hit
 	return nil
 }

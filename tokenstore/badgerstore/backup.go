@@ -38,34 +38,54 @@ type stored struct{ key, value []byte }
 // A w that never returns keeps Badger from forgetting old versions of records,
 // so its writes must have a time limit.
 func (s *Store) Backup(ctx context.Context, w io.Writer) error {
-	if err := s.backup(ctx, w); err != nil {
+	if err := s.backup(ctx, w, false); err != nil {
 		return fmt.Errorf("badgerstore: backup: %w", err)
 	}
 	return nil
 }
 
-func (s *Store) backup(ctx context.Context, w io.Writer) error {
+// Export writes what the store is moved to another place with: a backup with the
+// flows and notes. It is of use while the store is frozen (Freeze) and no longer.
+func (s *Store) Export(ctx context.Context, w io.Writer) error {
+	if err := s.backup(ctx, w, true); err != nil {
+		return fmt.Errorf("badgerstore: export: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) backup(ctx context.Context, w io.Writer, all bool) error {
 	snap, err := s.snapshot()
 	if err != nil {
 		return err
 	}
 	defer snap.end()
-	out := newBackupWriter(w, snap.header)
+	magic := backupMagic
+	if all {
+		magic = exportMagic
+	}
+	out := newBackupWriter(w, magic, snap.header)
 	err = snap.each(ctx, keyDeleted, func(r stored) error {
 		out.deleted(string(r.key))
 		return out.err
 	})
-	if err == nil {
-		err = snap.each(ctx, keyConnection, func(r stored) error {
-			out.connection(string(r.key), r.value)
-			return out.err
-		})
+	records := func(prefix string, kind byte) {
+		if err == nil {
+			err = snap.each(ctx, prefix, func(r stored) error {
+				out.record(kind, string(r.key), r.value)
+				return out.err
+			})
+		}
 	}
+	records(keyConnection, frameConnection)
 	if err == nil {
 		err = snap.each(ctx, keyEvent, func(r stored) error {
 			out.event(r.key, r.value)
 			return out.err
 		})
+	}
+	if all {
+		records(keyFlow, frameFlow)
+		records(keyNote, frameNote)
 	}
 	if err != nil {
 		return err

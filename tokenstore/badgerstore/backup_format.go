@@ -11,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/tokenstore"
@@ -23,6 +24,8 @@ import (
 //	x   the ID of a deleted connection
 //	c   a connection: two bytes of length, its ID, its value as it is stored
 //	v   an event: eight bytes of Seq, its value as it is stored
+//	f   a flow, as a connection; only in what a store is moved with
+//	n   a note, in the same way
 //	e   the end: a digest of everything before it, sealed
 //
 // The header comes first, the deleted before the connections, the events behind
@@ -33,11 +36,16 @@ const (
 	backupMagic = "lanyard backup 2\n"
 	// backupBeforeEvents begins a backup without events, in nothing else different.
 	backupBeforeEvents = "lanyard backup 1\n"
+	// exportMagic begins what a store is moved with: a backup with flows and notes
+	// behind its events. No restore takes it.
+	exportMagic = "lanyard export 1\n"
 
 	frameHeader     = 'h'
 	frameDeleted    = 'x'
 	frameConnection = 'c'
 	frameEvent      = 'v'
+	frameFlow       = 'f'
+	frameNote       = 'n'
 	frameEnd        = 'e'
 
 	frameHeadLen = 1 + 4
@@ -79,13 +87,13 @@ type backupWriter struct {
 	err    error
 }
 
-func newBackupWriter(out io.Writer, h backupHeader) *backupWriter {
+func newBackupWriter(out io.Writer, magic string, h backupHeader) *backupWriter {
 	w := &backupWriter{out: out, digest: sha256.New()}
 	text, err := json.Marshal(h)
 	if err != nil {
 		w.err = fmt.Errorf("encoding the header: %w", err)
 	}
-	w.write([]byte(backupMagic))
+	w.write([]byte(magic))
 	w.frame(frameHeader, text)
 	return w
 }
@@ -111,8 +119,8 @@ func (w *backupWriter) frame(kind byte, parts ...[]byte) {
 
 func (w *backupWriter) deleted(id string) { w.frame(frameDeleted, []byte(id)) }
 
-func (w *backupWriter) connection(id string, value []byte) {
-	w.frame(frameConnection, binary.BigEndian.AppendUint16(nil, uint16(len(id))), []byte(id), value) //nolint:gosec // checkID
+func (w *backupWriter) record(kind byte, id string, value []byte) {
+	w.frame(kind, binary.BigEndian.AppendUint16(nil, uint16(len(id))), []byte(id), value) //nolint:gosec // checkID
 }
 
 func (w *backupWriter) event(seq, value []byte) { w.frame(frameEvent, seq, value) }
@@ -130,8 +138,9 @@ func (w *backupWriter) end(h backupHeader, codec tokenstore.Codec) error {
 	return w.err
 }
 
-// backupRecord is a connection, the ID of a deleted one, or an event.
+// backupRecord is a connection, the ID of a deleted one, an event, a flow, or a note.
 type backupRecord struct {
+	Kind    byte   // of its frame
 	ID      string // empty for an event
 	Deleted bool
 	Seq     uint64 // of an event
@@ -149,11 +158,15 @@ func bad(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrBadBackup}, args...)...)
 }
 
-// newBackupReader reads the header. What it says is proved at the end only.
-func newBackupReader(in io.Reader) (*backupReader, error) {
+// backups are the beginnings of what can be restored.
+var backups = []string{backupMagic, backupBeforeEvents}
+
+// newBackupReader reads the header of what begins with one of magics. What it
+// says is proved at the end only.
+func newBackupReader(in io.Reader, magics []string) (*backupReader, error) {
 	r := &backupReader{in: bufio.NewReaderSize(in, 64<<10), digest: sha256.New()}
 	magic := make([]byte, len(backupMagic))
-	if _, err := io.ReadFull(r.in, magic); err != nil || (string(magic) != backupMagic && string(magic) != backupBeforeEvents) {
+	if _, err := io.ReadFull(r.in, magic); err != nil || !slices.Contains(magics, string(magic)) {
 		return nil, bad("it does not begin as one, or is of another version")
 	}
 	_, _ = r.digest.Write(magic)
@@ -219,19 +232,19 @@ func parseRecord(kind byte, body []byte) (backupRecord, error) {
 	switch kind {
 	case frameDeleted:
 		if checkID(string(body)) == nil {
-			return backupRecord{ID: string(body), Deleted: true}, nil
+			return backupRecord{Kind: kind, ID: string(body), Deleted: true}, nil
 		}
-	case frameConnection:
+	case frameConnection, frameFlow, frameNote:
 		if len(body) < 2 {
 			break
 		}
 		n := int(binary.BigEndian.Uint16(body))
 		if len(body) >= 2+n && checkID(string(body[2:2+n])) == nil {
-			return backupRecord{ID: string(body[2 : 2+n]), Value: body[2+n:]}, nil
+			return backupRecord{Kind: kind, ID: string(body[2 : 2+n]), Value: body[2+n:]}, nil
 		}
 	case frameEvent:
 		if len(body) >= seqLen {
-			return backupRecord{Seq: binary.BigEndian.Uint64(body), Value: body[seqLen:]}, nil
+			return backupRecord{Kind: kind, Seq: binary.BigEndian.Uint64(body), Value: body[seqLen:]}, nil
 		}
 	}
 	return backupRecord{}, bad("a record in it is damaged")

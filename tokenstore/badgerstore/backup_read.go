@@ -15,11 +15,11 @@ import (
 // Errors wrap ErrBadBackup or tokenstore.ErrKeyMissing, or are those of use, which
 // end it.
 func ReadBackup(backup io.ReadSeeker, codec tokenstore.Codec, use func(tokenstore.Connection) error) (time.Time, error) {
-	header, err := checkBackup(backup, codec)
+	header, err := checkBackup(backup, backups, codec)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("badgerstore: %w", err)
 	}
-	r, err := rewind(backup)
+	r, err := rewind(backup, backups)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("badgerstore: %w", err)
 	}

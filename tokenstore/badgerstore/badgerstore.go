@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -31,6 +32,8 @@ type Config struct {
 	// LockWait is how long Open waits for another process to let go of the
 	// directory. Default: 10 seconds.
 	LockWait time.Duration
+
+	loading bool // it is not in force yet
 }
 
 // Store implements tokenstore.Store on Badger.
@@ -54,6 +57,8 @@ type Store struct {
 	failed    bool          // a write has failed, and gen is as it left it; the committer's
 
 	rekeying rekeying
+	frozen   atomic.Bool // it takes no writes
+	loading  bool        // it is being moved to here
 
 	jobs    chan *job     // to the committer
 	closing chan struct{} // closed by Close
@@ -99,7 +104,7 @@ func openHooked(dir string, cfg Config, hit func(place string) error) (*Store, e
 		return nil, fmt.Errorf("badgerstore: %w", err)
 	}
 	s := &Store{
-		dir: dir, log: cfg.Logger, lock: lock, space: newSpace(dir, cfg.Logger), hit: hit,
+		dir: dir, log: cfg.Logger, lock: lock, loading: cfg.loading, space: newSpace(dir, cfg.Logger), hit: hit,
 		maxEvents: tokenstore.MaxEvents,
 		jobs:      make(chan *job, maxBatch),
 		closing:   make(chan struct{}),

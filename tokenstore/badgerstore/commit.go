@@ -28,6 +28,7 @@ type job struct {
 	// new says that it makes a connection or a flow, for which there must be
 	// more room than for other writes.
 	new  bool
+	last bool       // it changes nothing, and comes when the store is frozen
 	done chan error // gets the answer; buffered, since nobody waits after Close
 
 	// claimed is set by whoever comes first: the committer to run the job, or
@@ -113,6 +114,7 @@ type committer struct {
 	*generation // that it writes to
 	hit         func(place string) error
 	space       *space
+	frozen      *atomic.Bool // the store's
 	headKey     []byte
 	digest      *digester // of headKey
 	txn         *badger.Txn
@@ -131,7 +133,7 @@ type committer struct {
 // were queued before.
 func (s *Store) commitJobs() {
 	defer close(s.stopped)
-	c := &committer{generation: s.gen, hit: s.hit, space: s.space, headKey: s.keys.headKey(), digest: newDigester(s.keys.headKey())}
+	c := &committer{generation: s.gen, hit: s.hit, space: s.space, frozen: &s.frozen, headKey: s.keys.headKey(), digest: newDigester(s.keys.headKey())}
 	var reopened chan *generation // nil unless the store is being reopened
 	for {
 		select {
@@ -200,6 +202,10 @@ func (c *committer) add(j *job) {
 	}
 	if c.broken != nil {
 		j.done <- c.broken
+		return
+	}
+	if c.frozen.Load() && !j.last {
+		j.done <- tokenstore.ErrReadOnly
 		return
 	}
 	if c.txn == nil {

@@ -145,3 +145,10 @@ func SplitLog(log []byte, n int) (first, second []byte) {
 	}
 	return log[:at], append(bytes.Clone(log[:logHeaderLen]), log[at:]...)
 }
+
+// CountBy has connections counted so many at a time until the test's end.
+func CountBy(n int) (restore func()) {
+	before := countSlice
+	countSlice = n
+	return func() { countSlice = before }
+}

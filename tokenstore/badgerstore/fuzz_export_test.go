@@ -212,7 +212,7 @@ func FuzzedManifest(dir string, text []byte) error {
 // FuzzedBackup reads a backup to its end. Only what is the one that was written
 // may be taken.
 func FuzzedBackup(text []byte, codec tokenstore.Codec, written []byte) error {
-	_, err := checkBackup(bytes.NewReader(text), codec)
+	_, err := checkBackup(bytes.NewReader(text), backups, codec)
 	if err == nil && !bytes.Equal(text, written) {
 		return errTaken
 	}
@@ -221,7 +221,7 @@ func FuzzedBackup(text []byte, codec tokenstore.Codec, written []byte) error {
 	if bytes.Equal(text, written) {
 		return nil
 	}
-	r, err := newBackupReader(bytes.NewReader(text))
+	r, err := newBackupReader(bytes.NewReader(text), backups)
 	if err != nil {
 		return nil // refused
 	}

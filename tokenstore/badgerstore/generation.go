@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -56,18 +55,20 @@ func markOf(dir string, generation uint64) string {
 }
 
 // entry is what a store is built from: a connection, which keeps its revision
-// and times, an event, which keeps its Seq, or the ID of a connection that was
-// deleted. Events come in their order, without gaps.
+// and times, an event, which keeps its Seq, a flow, a note, or the ID of a
+// connection that was deleted. Events come in their order, without gaps.
 type entry struct {
 	connection *tokenstore.Connection
 	event      *tokenstore.Event
+	flow       *tokenstore.Flow
+	note       *tokenstore.Note
 	deleted    string // ID, if the others are nil
 }
 
 // build makes the next generation of the store in dir from entries, beside the
 // one in force, which it leaves as it is. Connections are sealed for id and put
 // into the indexes of indexKey. It returns id with the number of the generation
-// that was made: putInForce makes that the store. Flows and notes are not part of it.
+// that was made: putInForce makes that the store.
 //
 // The caller holds the directory's lock. An error of entries ends it; after an
 // error what was made is removed.
@@ -159,6 +160,10 @@ func (s *Store) putEntry(w *write, h *head, digest *digester, e entry) error {
 	case e.connection != nil:
 		h.count(digest, keyConnection, []byte(e.connection.ID), e.connection.Revision)
 		return errors.Join(checkID(e.connection.ID), s.putConnection(w, s.sealer.now.Load(), nil, e.connection))
+	case e.flow != nil:
+		return errors.Join(checkID(e.flow.ID), s.putFlow(w, e.flow, 1))
+	case e.note != nil:
+		return errors.Join(checkID(e.note.ID), s.putNote(w, e.note))
 	}
 	w.set(deletedKey(e.deleted), present)
 	h.count(digest, keyDeleted, []byte(e.deleted), 0)
@@ -199,51 +204,6 @@ func (r *reader) copyTo(to string) error {
 		}
 	}
 	return syncFiles(to)
-}
-
-// link makes to the same file as from, or a copy where there are no links.
-func link(from, to string) error {
-	if err := os.Link(from, to); err == nil || errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return copyFile(from, to)
-}
-
-func copyFile(from, to string) error {
-	in, err := os.Open(from) //nolint:gosec // the operator names the directory
-	if err != nil {
-		return err
-	}
-	defer func() { _ = in.Close() }()
-	return writeFile(to, in)
-}
-
-// writeFile makes a file of what in has, but for blocks of zeros.
-func writeFile(to string, in io.Reader) error {
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the same
-	if err != nil {
-		return err
-	}
-	return errors.Join(copySparse(out, in), out.Close())
-}
-
-func copySparse(out *os.File, in io.Reader) error {
-	block, zero := make([]byte, 64<<10), make([]byte, 64<<10)
-	for at := int64(0); ; {
-		n, err := io.ReadFull(in, block)
-		if string(block[:n]) != string(zero[:n]) {
-			if _, err := out.WriteAt(block[:n], at); err != nil {
-				return err
-			}
-		}
-		at += int64(n)
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return out.Truncate(at)
-		}
-		if err != nil {
-			return err
-		}
-	}
 }
 
 // syncFiles syncs the files in a directory, and the directory.

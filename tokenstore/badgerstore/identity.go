@@ -54,6 +54,10 @@ type identity struct {
 	// Creating is set until the first generation is whole: there is nothing in
 	// the store then.
 	Creating bool `json:"creating,omitempty"`
+	// Loading is set while a store that was moved here is not in force yet.
+	Loading bool `json:"loading,omitempty"`
+	// MovedTo says where the store was moved to, if it was: it does not open then.
+	MovedTo string `json:"moved_to,omitempty"`
 }
 
 func (id identity) associatedData(kind tokenstore.Kind, record string, revision uint64) []byte {
@@ -68,6 +72,9 @@ func (s *Store) prepareIdentity(codec tokenstore.Codec) (id identity, err error)
 		return s.newIdentity(codec)
 	}
 	if err != nil {
+		return identity{}, err
+	}
+	if err := id.checkMoved(s.dir); err != nil && !s.loading {
 		return identity{}, err
 	}
 	indexKey, err := id.openIndexKey(codec)

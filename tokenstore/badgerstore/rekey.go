@@ -28,18 +28,8 @@ const (
 // begin, another may have sealed something in between.
 var errCodecChanged = errors.New("the keyset has changed meanwhile")
 
-// RekeyProgress says how far sealing everything with the primary key is.
-type RekeyProgress struct {
-	// State is `idle` (everything is under the primary key), `needed` (not
-	// everything, and nobody has begun), `running`, or `done` since Open.
-	State   string
-	Total   int // connections, flows, events and notes
-	Done    int // of them, those under the primary key
-	Damaged int // of them, those that can't be opened
-	// Error is why sealing doesn't get on: of the last try, and empty once one
-	// went well.
-	Error string
-}
+// RekeyProgress is tokenstore's.
+type RekeyProgress = tokenstore.RekeyProgress
 
 // rekeying is the state of a rekey.
 type rekeying struct {

@@ -114,7 +114,7 @@ func locked(dir string, cfg RestoreConfig, do func(dir string) (Restored, error)
 }
 
 func restore(dir string, backup io.ReadSeeker, codec, own tokenstore.Codec) (Restored, error) {
-	header, err := checkBackup(backup, codec)
+	header, err := checkBackup(backup, backups, codec)
 	if err != nil {
 		return Restored{}, err
 	}
@@ -136,7 +136,7 @@ func restore(dir string, backup io.ReadSeeker, codec, own tokenstore.Codec) (Res
 		done.Connections, done.Unproven, done.Deleted, done.Revoked, done.Damaged, done.LostEvents = 0, 0, 0, 0, nil, 0
 		restoreEntries(backup, codec, gone, &done, yield)
 	}
-	if err := replace(dir, header.StoreID, codec, entries, &done); err != nil {
+	if err := replace(dir, identity{Format: identityFormat, StoreID: header.StoreID}, codec, entries, &done); err != nil {
 		return Restored{}, err
 	}
 	return done, nil
@@ -184,8 +184,8 @@ func (e either) OpenBytes(sealed, ad []byte) ([]byte, error) {
 }
 
 // checkBackup reads a backup to its end.
-func checkBackup(backup io.ReadSeeker, codec tokenstore.Codec) (backupHeader, error) {
-	r, err := rewind(backup)
+func checkBackup(backup io.ReadSeeker, magics []string, codec tokenstore.Codec) (backupHeader, error) {
+	r, err := rewind(backup, magics)
 	if err != nil {
 		return backupHeader{}, err
 	}
@@ -200,11 +200,11 @@ func checkBackup(backup io.ReadSeeker, codec tokenstore.Codec) (backupHeader, er
 	return r.header, nil
 }
 
-func rewind(backup io.ReadSeeker) (*backupReader, error) {
+func rewind(backup io.ReadSeeker, magics []string) (*backupReader, error) {
 	if _, err := backup.Seek(0, io.SeekStart); err != nil {
 		return nil, fmt.Errorf("reading the backup: %w", err)
 	}
-	return newBackupReader(backup)
+	return newBackupReader(backup, magics)
 }
 
 // restoreEntries reads the backup again, and says what of it goes into the new
@@ -212,7 +212,7 @@ func rewind(backup io.ReadSeeker) (*backupReader, error) {
 func restoreEntries(
 	backup io.ReadSeeker, codec tokenstore.Codec, gone found, done *Restored, yield func(entry, error) bool,
 ) {
-	r, err := rewind(backup)
+	r, err := rewind(backup, backups)
 	if err != nil {
 		yield(entry{}, err)
 		return
@@ -317,8 +317,8 @@ func enoughRoom(dir string, size int64) error {
 
 // replace builds a store from entries and puts it in force, under a new epoch
 // and with a new index key.
-func replace(dir, storeID string, codec tokenstore.Codec, entries iter.Seq2[entry, error], done *Restored) (err error) {
-	id := identity{Format: identityFormat, StoreID: storeID, Epoch: randomHex(), Generation: 1}
+func replace(dir string, id identity, codec tokenstore.Codec, entries iter.Seq2[entry, error], done *Restored) (err error) {
+	id.Epoch, id.Generation = randomHex(), 1
 	indexKey := make([]byte, 32)
 	_, _ = rand.Read(indexKey) // never fails
 	if id.IndexKey, err = codec.SealBytes(indexKey, id.associatedData(tokenstore.KindIdentity, "", 0)); err != nil {

@@ -232,7 +232,7 @@ func acceptLoss(dir string, codec tokenstore.Codec) (Restored, error) {
 		done.Connections, done.Unproven = 0, 0
 		f.again(src, codec, &done, yield)
 	}
-	if err := replace(dir, src.id.StoreID, codec, entries, &done); err != nil {
+	if err := replace(dir, identity{Format: identityFormat, StoreID: src.id.StoreID}, codec, entries, &done); err != nil {
 		return Restored{}, err
 	}
 	done.Damaged, done.Unnamed, done.LostEvents, done.Unread = f.damaged, f.unnamed, f.lostEvents, f.unread

@@ -2,7 +2,10 @@
 
 package badgerstore
 
-import "syscall"
+import (
+	"io/fs"
+	"syscall"
+)
 
 // mountedReadOnly is the flag of statfs, the same on all of these systems.
 const mountedReadOnly = 1
@@ -25,4 +28,13 @@ func statDisk(dir string) disk {
 		free = 0
 	}
 	return disk{known: true, free: max(free, 0), readOnly: uint64(st.Flags)&mountedReadOnly != 0} //nolint:gosec // a flag
+}
+
+// usedBy returns how many bytes of the disk a file has: Badger makes its files
+// longer than what is in them.
+func usedBy(info fs.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512
+	}
+	return info.Size()
 }

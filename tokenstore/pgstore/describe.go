@@ -78,6 +78,13 @@ func Describe(ctx context.Context, dsn secret.String) (d Description, err error)
 	return d, nil
 }
 
+// Check returns why a DSN can't be used, or nil. It reads the files that the DSN
+// names, and asks nobody.
+func Check(dsn secret.String) error {
+	_, err := parse(dsn)
+	return err
+}
+
 // nearby reports whether an address is on this machine.
 func nearby(addr net.Addr) bool {
 	tcp, ok := addr.(*net.TCPAddr)
