@@ -235,3 +235,25 @@ func TestStoreIsSharedAsItsOwn(t *testing.T) {
 		}
 	})
 }
+
+// A call that finds out by itself that another process has ended a connection
+// can tell why, before the change is told.
+func TestEndFoundBeforeItIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 2, &authority{})
+		id := c.add(-time.Minute)
+		if _, err := c.nodes[1].Find(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		if err := update(func(c *tokenstore.Connection) { c.Expire(tokenstore.ReasonRefreshInterrupted) })(c, id); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.nodes[1].call(t.Context(), id); !errors.Is(err, tokenstore.ErrReconnect) {
+			t.Errorf("call = %v, want ErrReconnect", err)
+		}
+		g, err := c.nodes[1].Find(t.Context(), id)
+		if err != nil || g.StatusReason != tokenstore.ReasonRefreshInterrupted {
+			t.Errorf("Find = %+v, %v; want the reason", g, err)
+		}
+	})
+}

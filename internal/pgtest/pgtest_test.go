@@ -55,6 +55,7 @@ func TestAsynchronousPairLosesCommits(t *testing.T) {
 	p := pgtest.NewPair(t, pgtest.Asynchronous)
 	_, err := p.Primary.SQL("create table t (n int)", "insert into t values (1)")
 	must(t, err)
+	must(t, p.CatchUp())
 	must(t, p.Detach())
 	_, err = p.Primary.SQL("insert into t values (2)")
 	must(t, err)

@@ -3,6 +3,7 @@ package pgstore_test
 import (
 	"context"
 	"errors"
+	"net/url"
 	"strconv"
 	"sync"
 	"testing"
@@ -188,12 +189,17 @@ func TestServerStandsStill(t *testing.T) {
 // F053: the contract holds through PgBouncer in transaction mode.
 func TestThroughPgBouncer(t *testing.T) {
 	server := pgtest.Shared(t)
-	storetest.Run(t, func(t *testing.T) tokenstore.Store {
-		return faultOpen(t, pgtest.PgBouncer(t, server.Database(t)))
-	})
-	storetest.RunShared(t, func(t *testing.T) tokenstore.Shared {
-		return faultOpen(t, pgtest.PgBouncer(t, server.Database(t)))
-	})
+	through, err := url.Parse(pgtest.PgBouncer(t, server.DSN("postgres")))
+	must(t, err)
+	open := func(t *testing.T) *pgstore.Store {
+		t.Helper()
+		database, err := url.Parse(server.Database(t))
+		must(t, err)
+		database.Host = through.Host
+		return faultOpen(t, database.String())
+	}
+	storetest.Run(t, func(t *testing.T) tokenstore.Store { return open(t) })
+	storetest.RunShared(t, func(t *testing.T) tokenstore.Shared { return open(t) })
 }
 
 // F055: the contract holds where every transaction is serializable, so that any

@@ -7,6 +7,10 @@ import (
 	"go.uber.org/zap"
 )
 
+// readCommitted is enough under the lock of the head's row. Where more is the
+// default, who writes events all the time would have it begin again and again.
+var readCommitted = pgx.TxOptions{IsoLevel: pgx.ReadCommitted}
+
 // maxNumbered is how many events get their numbers in one transaction.
 const maxNumbered = 1000
 
@@ -28,7 +32,7 @@ func (s *Store) numbered(ctx context.Context) (head eventRange, err error) {
 	for err == nil && more {
 		var events []newEvent
 		err = s.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-			return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) (err error) {
+			return pgx.BeginTxFunc(ctx, conn, readCommitted, func(tx pgx.Tx) (err error) {
 				head, events, err = s.numberSome(ctx, tx)
 				return err
 			})
