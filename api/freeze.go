@@ -135,6 +135,7 @@ func (noFreezer) Freeze(context.Context, string) (Freezing, error) {
 func (noFreezer) Moved(context.Context, string, string) (Freezing, error) {
 	return Freezing{}, errors.ErrUnsupported
 }
+
 func (noFreezer) Thaw(context.Context) (Freezing, error)  { return Freezing{}, errors.ErrUnsupported }
 func (noFreezer) Freezing() Freezing                      { return Freezing{State: "open"} }
 func (noFreezer) Export(context.Context, io.Writer) error { return errors.ErrUnsupported }

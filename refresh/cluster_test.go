@@ -322,15 +322,15 @@ func (n *node) keepCalling(ctx context.Context, id string, most time.Duration) (
 }
 
 // want checks what is stored after one renewal.
-func (c *cluster) want(accessToken string, status tokenstore.Status) {
+func (c *cluster) want(accessToken string) {
 	c.t.Helper()
 	got, err := c.store.Connection(c.t.Context(), c.id)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	if got.Token.Generation != 2 || got.Token.AccessToken.Reveal() != accessToken || got.Status != status {
-		c.t.Errorf("stored: generation %d, %q, %s (%s); want 2, %q, %s", got.Token.Generation,
-			got.Token.AccessToken.Reveal(), got.Status, got.StatusReason, accessToken, status)
+	if got.Token.Generation != 2 || got.Token.AccessToken.Reveal() != accessToken || got.Status != tokenstore.StatusActive {
+		c.t.Errorf("stored: generation %d, %q, %s (%s); want 2, %q, ACTIVE", got.Token.Generation,
+			got.Token.AccessToken.Reveal(), got.Status, got.StatusReason, accessToken)
 	}
 }
 

@@ -75,7 +75,6 @@ const (
 // Hold is a lease that is renewed until it is released. The nil Hold is that of
 // a store which no other process has: it is never lost.
 type Hold struct {
-	ctx   context.Context //nolint:containedctx // of whoever took it, without its end
 	store Shared
 	name  string
 	owner string
@@ -102,9 +101,7 @@ func TakeHold(ctx context.Context, s Store, name string, life time.Duration) (*H
 		return nil, err
 	}
 	keep, stop := context.WithCancel(context.WithoutCancel(ctx))
-	h := &Hold{
-		ctx: context.WithoutCancel(ctx), store: shared, name: name, owner: owner, lost: make(chan struct{}), stop: stop,
-	}
+	h := &Hold{store: shared, name: name, owner: owner, lost: make(chan struct{}), stop: stop}
 	h.until.Store(new(before.Add(max(life, holdLife))))
 	h.done.Go(func() { h.keep(keep) })
 	return h, nil
@@ -164,6 +161,8 @@ func (h *Hold) Held() bool {
 }
 
 // Release gives the lease back. It may be called once.
+//
+//nolint:contextcheck // it is given back whoever has lost patience
 func (h *Hold) Release() {
 	if h == nil {
 		return
@@ -171,7 +170,7 @@ func (h *Hold) Release() {
 	h.stop()
 	h.done.Wait()
 	// What can't be given back ends by itself.
-	ctx, cancel := context.WithTimeout(h.ctx, holdEvery)
+	ctx, cancel := context.WithTimeout(context.Background(), holdEvery)
 	defer cancel()
 	_ = h.store.DropLease(ctx, h.name, h.owner)
 }

@@ -95,7 +95,7 @@ func (g *group) plan(first uint64) {
 	g.ahead = make([]uint16, g.n)
 	for i := range g.ahead {
 		one.ConnectionID = nameOf(first + uint64(i))
-		g.ahead[i] = uint16(second(refresh.AheadAt(one))) //nolint:gosec // the mix has lives below 18 hours
+		g.ahead[i] = uint16(second(refresh.AheadAt(one))) // the mix has lives below 18 hours
 	}
 }
 

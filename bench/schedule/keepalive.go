@@ -53,7 +53,7 @@ func (k kept) days(atOnce bool) (busiest, total int) {
 	days := make([]int, year/day)
 	c := tokenstore.Connection{Status: tokenstore.StatusActive}
 	c.Token.RefreshToken = secret.New("any")
-	for i := range uint64(k.sampled) { //nolint:gosec // not negative
+	for i := range uint64(k.sampled) { // not negative
 		c.ID = nameOf(i)
 		issued := epoch
 		if !atOnce {

@@ -104,8 +104,8 @@ func (g group) simulate(s scenario) outcome {
 	for t := range l.due {
 		l.due[t] = list{nowhere, nowhere}
 	}
-	random := rand.New(rand.NewPCG(uint64(g.life), 1)) //nolint:gosec // a simulation's
-	for i := range uint32(g.n) {                       //nolint:gosec // at most 4,000,000,000
+	random := rand.New(rand.NewPCG(uint64(g.life), 1)) // a simulation's
+	for i := range uint32(g.n) {                       // at most 4,000,000,000
 		issued := 0
 		if !s.atOnce { // somewhere in its own cycle, as after a long time
 			issued = -int(random.Float64() * float64(l.ahead[i]))
@@ -123,7 +123,7 @@ func (g group) simulate(s scenario) outcome {
 
 // issue gives a connection a token.
 func (l *lane) issue(i uint32, at int) {
-	l.issued[i] = int32(at) //nolint:gosec // some hours
+	l.issued[i] = int32(at) // some hours
 	if t := max(at+int(l.ahead[i]), 0); t < l.span {
 		l.next[i] = nowhere
 		l.append(&l.due[t], list{i, i})
