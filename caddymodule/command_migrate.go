@@ -134,7 +134,7 @@ func (m *migration) toPostgres(ctx context.Context) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, m.thawOld())
+			err = errors.Join(err, m.thawOld(ctx))
 		}
 	}()
 	m.print.say("Lanyard takes no writes from now on.")
@@ -188,8 +188,8 @@ func (m *migration) finish(ctx context.Context, n tokenstore.Counts, to string) 
 }
 
 // thawOld lets the old Lanyard write again. It would do so by itself in a minute.
-func (m *migration) thawOld() error {
-	ctx, cancel := context.WithTimeout(context.Background(), answerWait)
+func (m *migration) thawOld(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWait)
 	defer cancel()
 	if err := m.client.ask(ctx, call{method: "DELETE", path: "/v1/freeze"}, new(frozen)); err != nil {
 		return fmt.Errorf("the old Lanyard takes writes again in a minute only: %w", err)

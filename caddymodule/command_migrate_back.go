@@ -29,7 +29,7 @@ func (m *migration) toBadger(ctx context.Context) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, m.thawDatabase(from, token))
+			err = errors.Join(err, m.thawDatabase(ctx, from, token))
 		}
 	}()
 	ctx, gone := m.keepFrozen(ctx, func(ctx context.Context) error { return from.KeepFrozen(ctx, token) })
@@ -42,7 +42,7 @@ func (m *migration) toBadger(ctx context.Context) (err error) {
 	}
 	m.print.say("No Lanyard on the database writes from now on.")
 	records := from.Records(ctx)
-	n, err := m.load(records, func(check checker) error {
+	n, err := m.load(records, func(check checker) error { //nolint:contextcheck // records end with ctx
 		return badgerstore.Load(m.dir, m.keys, m.showing("written", records), check)
 	})
 	if err != nil {
@@ -60,8 +60,8 @@ func (m *migration) toBadger(ctx context.Context) (err error) {
 		"`store` of one of them, and start it:\n\n\tstore badger "+shownDir(m.dir)+"\n")
 }
 
-func (m *migration) thawDatabase(from *pgstore.Store, token string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), answerWait)
+func (m *migration) thawDatabase(ctx context.Context, from *pgstore.Store, token string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWait)
 	defer cancel()
 	if err := from.Thaw(ctx, token); err != nil {
 		return fmt.Errorf("the database takes writes again in a minute only: %w", err)

@@ -2,6 +2,7 @@ package caddymodule_test
 
 import (
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -44,7 +45,7 @@ func TestMetricsSurviveReloads(t *testing.T) {
 	proxy := map[string]string{"lanyard_proxy": openProxy}
 	first := started(t, config(dir, github), proxy)
 	call := func(in *instance) {
-		r := httptest.NewRequest("GET", "http://localhost/user", nil)
+		r := httptest.NewRequest(http.MethodGet, "http://localhost/user", nil)
 		r.Header.Set("Connection-Id", "conn_none")
 		in.serve("lanyard_proxy", r)
 	}
@@ -89,7 +90,7 @@ func TestMetricsAreBounded(t *testing.T) {
 		return n
 	}
 	call := func(i int) {
-		r := httptest.NewRequest("GET", fmt.Sprintf("http://localhost/made-up-%d/%d?x=%d", i, i, i), nil)
+		r := httptest.NewRequest(http.MethodGet, fmt.Sprintf("http://localhost/made-up-%d/%d?x=%d", i, i, i), nil)
 		r.RemoteAddr = "127.0.0.1:1234"
 		r.Header.Set("Connection-Id", fmt.Sprintf("conn_%d", i))
 		r.Header.Set("User-Id", fmt.Sprintf("made-up-%d", i))

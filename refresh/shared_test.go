@@ -283,7 +283,7 @@ func nth(n, status int) func(int) int {
 	}
 }
 
-// A connection is not declared dead while the one that redeemed its refresh token
+// F039: a connection is not declared dead while the one that redeemed its refresh token
 // is about to store what it got.
 func TestRefusedSinceAnotherWasFaster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

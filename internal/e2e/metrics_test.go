@@ -34,12 +34,11 @@ func (w *world) scrape() scraped {
 	}
 	s := scraped{}
 	for line := range strings.Lines(string(text)) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if i := strings.LastIndexByte(line, ' '); strings.HasPrefix(line, "lanyard_") {
-			name, value = line[:i], strings.TrimSpace(line[i+1:])
-		} else {
+		i := strings.LastIndexByte(line, ' ') // label values may have spaces
+		if !strings.HasPrefix(line, "lanyard_") {
 			continue
 		}
+		name, value := line[:i], strings.TrimSpace(line[i+1:])
 		v, err := strconv.ParseFloat(value, 64)
 		if err != nil {
 			w.t.Errorf("%q: %v", line, err)

@@ -2,6 +2,7 @@ package pgtest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -12,8 +13,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-
-	"crypto/rand"
 )
 
 // Cluster is one PostgreSQL server with its databases. Its methods are for one

@@ -91,7 +91,7 @@ func (h *home) pgBouncer(dsn string) (through string, stop func(), err error) {
 	})
 	if err != nil {
 		stop()
-		text, _ := os.ReadFile(name + ".log")
+		text, _ := os.ReadFile(name + ".log") //nolint:gosec // of its own folder
 		return "", nil, fmt.Errorf("%w: %s", err, text)
 	}
 	return u.String(), stop, nil

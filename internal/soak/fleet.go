@@ -188,7 +188,7 @@ func (w *world) doCampaign(ctx context.Context) error {
 func (w *world) strikes(ctx context.Context) error {
 	for range campaign {
 		if w.round >= w.cfg.rounds || ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // an end that was asked for
 		}
 		w.mu.Lock()
 		w.round++

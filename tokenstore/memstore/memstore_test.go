@@ -17,7 +17,7 @@ func TestStore(t *testing.T) {
 
 func TestShared(t *testing.T) {
 	open := func(*testing.T) tokenstore.Shared { return memstore.Shared{Store: memstore.New()} }
-	storetest.Run(t, func(t *testing.T) tokenstore.Store { return open(t) })
+	storetest.Run(t, func(*testing.T) tokenstore.Store { return memstore.Shared{Store: memstore.New()} })
 	storetest.RunShared(t, open)
 }
 

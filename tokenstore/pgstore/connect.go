@@ -29,7 +29,7 @@ var errDSN = errors.New("the database's URL can't be read: it has to look like "
 
 // newPool returns a pool of connections, none of which is made yet. connected is
 // called after each that is, unless it is nil.
-func newPool(dsn secret.String, connected func()) (*pgxpool.Pool, error) {
+func newPool(ctx context.Context, dsn secret.String, connected func()) (*pgxpool.Pool, error) {
 	cfg, err := parse(dsn)
 	if err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func newPool(dsn secret.String, connected func()) (*pgxpool.Pool, error) {
 	if conn.RuntimeParams["application_name"] == "" {
 		conn.RuntimeParams["application_name"] = "lanyard"
 	}
-	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), cfg)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", tokenstore.ErrUnavailable, err)
 	}
@@ -79,7 +79,7 @@ func parse(dsn secret.String) (*pgxpool.Config, error) {
 		return nil, fmt.Errorf("reading a file that the database's URL names: %w", file)
 	}
 	if err != nil {
-		return nil, errDSN //nolint:nilerr // err repeats what may be a password
+		return nil, errDSN // err repeats what may be a password
 	}
 	return cfg, nil
 }

@@ -46,7 +46,7 @@ func sealEvents(with *sealing, events []tokenstore.Event, lost func(e *tokenstor
 	id := make([]byte, newIDLen)
 	_, _ = rand.Read(id) // never fails
 	for i, e := range events {
-		id = binary.BigEndian.AppendUint32(slices.Clone(id[:newIDLen-4]), uint32(i)) //nolint:gosec // counts events
+		id = binary.BigEndian.AppendUint32(slices.Clone(id[:newIDLen-4]), uint32(i))
 		if e.At.IsZero() {
 			e.At = time.Now().UTC().Round(0)
 		}
@@ -190,7 +190,7 @@ func (s *Store) eventRows(ctx context.Context, f tokenstore.EventFilter, first, 
 	}
 	rows := make([]eventRow, len(seqs))
 	for i := range rows {
-		rows[i].seq = first + uint64(i) //nolint:gosec // as above
+		rows[i].seq = first + uint64(i)
 	}
 	for _, row := range found {
 		rows[row.seq-first] = row

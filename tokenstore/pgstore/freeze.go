@@ -189,7 +189,7 @@ func (s *Store) Moved(ctx context.Context, token, to string) error {
 // Unmove takes back that the store in a database was moved, and returns where to.
 // The caller has to know that nothing else has what was in it.
 func Unmove(ctx context.Context, dsn secret.String) (from string, err error) {
-	pool, err := newPool(dsn, nil)
+	pool, err := newPool(ctx, dsn, nil)
 	if err != nil {
 		return "", fmt.Errorf("pgstore: %w", err)
 	}

@@ -67,7 +67,7 @@ func (s *Store) newWalk(ctx context.Context, f tokenstore.Filter, after []byte, 
 	}
 	numbers := make([]int32, len(w.digests))
 	for i := range numbers {
-		numbers[i] = int32(i) //nolint:gosec // as many as labels
+		numbers[i] = int32(i)
 	}
 	counts, err := query(ctx, s, pgx.RowToStructByPos[struct{ N, Places int }], countListed, w.digests, from, numbers)
 	shortest := 0

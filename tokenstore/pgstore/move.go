@@ -94,7 +94,7 @@ func EndLoad(ctx context.Context, dsn secret.String) error { return endLoad(ctx,
 func DropLoad(ctx context.Context, dsn secret.String) error { return endLoad(ctx, dsn, emptyStore) }
 
 func endLoad(ctx context.Context, dsn secret.String, first string) error {
-	pool, err := newPool(dsn, nil)
+	pool, err := newPool(ctx, dsn, nil)
 	if err != nil {
 		return fmt.Errorf("pgstore: %w", err)
 	}
@@ -116,7 +116,7 @@ func endLoad(ctx context.Context, dsn secret.String, first string) error {
 // Loading reports whether a Load has left a store in the database that is not in
 // force yet.
 func Loading(ctx context.Context, dsn secret.String) (bool, error) {
-	pool, err := newPool(dsn, nil)
+	pool, err := newPool(ctx, dsn, nil)
 	if err != nil {
 		return false, fmt.Errorf("pgstore: %w", err)
 	}

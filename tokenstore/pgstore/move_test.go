@@ -99,7 +99,7 @@ func TestMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	last, _, err := to.ListEvents(t.Context(), tokenstore.EventFilter{NewestFirst: true}, "", 1)
-	if err != nil || len(last) != 1 || last[0].Seq != uint64(n.Events)+1 { //nolint:gosec // small
+	if err != nil || len(last) != 1 || last[0].Seq != uint64(n.Events)+1 {
 		t.Errorf("the next event: %+v, %v; want number %d", last, err, n.Events+1)
 	}
 	page, _, err := to.ListConnections(t.Context(), tokenstore.Filter{UserID: "u", Labels: map[string]string{"a": "b"}}, "", 2000)

@@ -89,7 +89,7 @@ func open(ctx context.Context, dsn secret.String, cfg Config, loading bool) (*St
 		cfg.Logger = zap.NewNop()
 	}
 	remembered := new(recent)
-	pool, err := newPool(dsn, remembered.suspect)
+	pool, err := newPool(ctx, dsn, remembered.suspect)
 	if err != nil {
 		return nil, err
 	}

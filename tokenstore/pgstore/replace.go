@@ -92,7 +92,7 @@ func replace[T any](ctx context.Context, s *Store, r record[T]) (result T, done 
 			r.note(a.after)
 			return a.result, time.Since(sent), nil
 		}
-		again := false
+		var again bool
 		if err == nil { // another was faster
 			again = t.loss(bounded)
 		} else {

@@ -38,7 +38,7 @@ var sealedTables = []sealedTable{
 		return with.newEventData(key.([]byte))
 	}},
 	{"lanyard_events", "seq", "1", int64(0), tokenstore.KindEvent, func(with *sealing, key any, _ uint64) []byte {
-		return with.eventData(uint64(key.(int64))) //nolint:gosec // as above
+		return with.eventData(uint64(key.(int64)))
 	}},
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,10 +42,8 @@ func (s *Store) cantOpen(ctx context.Context, sealed []byte, err error) error {
 	if !errors.Is(err, tokenstore.ErrCorrupt) || !ok {
 		return err
 	}
-	for _, has := range with.codec.Keys() {
-		if has == key {
-			return err
-		}
+	if slices.Contains(with.codec.Keys(), key) {
+		return err
 	}
 	if !with.id.names(with.codec, key) {
 		s.lookForKeys(ctx)

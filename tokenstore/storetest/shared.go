@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -75,7 +76,7 @@ func (c contract) leaseOnce(s tokenstore.Shared) {
 	var taken atomic.Int32
 	for i := range 16 {
 		all.Go(func() {
-			err := s.TakeLease(c.Context(), "l", string(rune('a'+i)), time.Hour)
+			err := s.TakeLease(c.Context(), "l", fmt.Sprint(i), time.Hour)
 			switch {
 			case err == nil:
 				taken.Add(1)
