@@ -104,7 +104,7 @@ func (r *Refresher) renew(
 	ctx context.Context, g *tokenstore.Grant, seen uint64, why reason, by tokenstore.Actor,
 ) (*tokenstore.Grant, error) {
 	var before *flight
-	for {
+	for range maxFlights {
 		f, err := r.join(g, seen, why, by, spans.From(ctx))
 		if err != nil {
 			return nil, err
@@ -129,8 +129,19 @@ func (r *Refresher) renew(
 			return nil, unavailable(0, tokenstore.ErrUnavailable)
 		}
 		before = f // it may have ended just now, with what was there before
+		if t.Generation > seen {
+			g, seen = next, t.Generation // another process's, which has ended meanwhile
+		}
 	}
+	return nil, unavailable(0, errShortLived)
 }
+
+// maxFlights bounds the flights that one call waits for: one that had begun
+// before, what another process did, and a token that ends before it is here.
+const maxFlights = 4
+
+// errShortLived is the cause of a renewal that brought nothing of use.
+var errShortLived = errors.New("new tokens end before they can be used")
 
 // wait returns what the flight brings, or ctx's error.
 func (f *flight) wait(ctx context.Context) (*tokenstore.Grant, error) {

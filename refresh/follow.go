@@ -68,6 +68,7 @@ func (f *follower) tick() {
 	err := f.look(ctx)
 	if err == nil && (f.missed || now.Sub(f.compared) >= compareEvery) {
 		err = f.compare(ctx)
+		f.looked = time.Now() // else one that takes longer than followWithin would have the next begin, for ever
 	}
 	if f.r.ctx.Err() != nil {
 		return
@@ -175,6 +176,6 @@ func (f *follower) compare(ctx context.Context) error {
 			}
 		}
 	}
-	f.missed, f.compared = false, f.looked
+	f.missed, f.compared = false, time.Now()
 	return nil
 }

@@ -77,6 +77,32 @@ func TestHolderIsKilled(t *testing.T) {
 	})
 }
 
+// What another process got while its lease was waited for may have ended by then:
+// it is renewed, once.
+func TestTokenOfAnotherHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1, &authority{})
+		if err := c.store.TakeLease(t.Context(), "refresh/"+c.id, "another", 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			time.Sleep(time.Second)
+			_, err := c.store.UpdateConnection(t.Context(), c.id, func(cur *tokenstore.Connection) error {
+				cur.Token.Generation++
+				cur.Token.IssuedAt = cur.Token.IssuedAt.Add(time.Second)
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		}()
+		if at, err := c.nodes[0].keepCalling(t.Context(), c.id, time.Minute); at != "at-1" {
+			t.Errorf("call = %q, %v", at, err)
+		}
+		c.wantRequests(1)
+	})
+}
+
 // While the leases of others are waited for, connections that nobody holds are
 // renewed: the waiting takes no place of the provider's pace.
 func TestWaitingForLeasesTakesNoTurns(t *testing.T) {
