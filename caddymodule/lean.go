@@ -3,12 +3,12 @@ package caddymodule
 import (
 	"context"
 	"os"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/lanyard-proxy/lanyard/internal/resident"
+	"github.com/lanyard-proxy/lanyard/tokenstore/badgerstore"
 )
 
 const (
@@ -26,8 +26,8 @@ func (e *engine) keepLean(ctx context.Context) {
 	if err != nil {
 		program = "" // then the tables alone
 	}
-	inTables := func(path string) bool {
-		return path == program || e.dir != "" && strings.HasPrefix(path, e.dir) && strings.HasSuffix(path, ".sst")
+	drop := func(tables map[string]bool) error {
+		return resident.Drop(func(path string) bool { return path == program || tables[path] })
 	}
 	for wait := leanAfter; ; wait = leanEvery {
 		select {
@@ -35,9 +35,13 @@ func (e *engine) keepLean(ctx context.Context) {
 			return
 		case <-time.After(wait):
 		}
-		if err := resident.Drop(inTables); err != nil {
+		if s, ok := e.store.(*badgerstore.Store); ok {
+			err = s.HoldTables(drop)
+		} else {
+			err = drop(nil)
+		}
+		if err != nil {
 			e.logger.Debug("memory not given back", zap.Error(err))
-			return
 		}
 	}
 }

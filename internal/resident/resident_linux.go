@@ -17,6 +17,9 @@ import (
 //
 // Nothing is lost: what was written to a shared mapping is the file's, and a
 // private one of which anything was written is left alone.
+//
+// What is picked has to stay mapped until Drop returns: an address that became
+// free meanwhile may be somebody else's memory, of which nothing would be left.
 func Drop(which func(path string) bool) error {
 	f, err := os.Open("/proc/self/smaps")
 	if err != nil {
@@ -37,7 +40,9 @@ func drop(smaps io.Reader, which func(path string) bool) error {
 			_, err := fmt.Sscanf(fields[0], "%x-%x", &at.start, &at.end)
 			path := fields[len(fields)-1]
 			wanted = err == nil && strings.HasPrefix(path, "/") && which(path)
-		} else if wanted && fields[0] == "Anonymous:" && fields[1] == "0" { // else relocations, or a debugger's
+		} else if (fields[0] == "Anonymous:" || fields[0] == "Swap:") && fields[1] != "0" {
+			wanted = false // there are relocations, or a debugger's
+		} else if wanted && fields[0] == "VmFlags:" { // the last
 			if _, _, errno := syscall.Syscall(syscall.SYS_MADVISE, at.start, at.end-at.start, syscall.MADV_DONTNEED); errno != 0 {
 				errs = append(errs, errno)
 			}

@@ -2,11 +2,13 @@ package resident_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"github.com/lanyard-proxy/lanyard/internal/resident"
 )
@@ -79,6 +81,22 @@ func TestDropKeepsWhatWasWritten(t *testing.T) {
 	path, data := mapped(t, "written", syscall.MAP_PRIVATE)
 	copy(data, "changed!")
 	if err := resident.Drop(func(p string) bool { return p == path }); err != nil {
+		t.Fatalf("Drop = %v", err)
+	}
+	if got := string(data[:16]); got != "changed!lanyard!" {
+		t.Errorf("after Drop the mapping reads %q", got)
+	}
+}
+
+// TestDropKeepsWhatIsSwappedOut: such pages are nowhere else either, and not
+// among the anonymous that are resident.
+func TestDropKeepsWhatIsSwappedOut(t *testing.T) {
+	path, data := mapped(t, "swapped", syscall.MAP_PRIVATE)
+	copy(data, "changed!")
+	start := uintptr(unsafe.Pointer(&data[0]))
+	const smaps = "%x-%x rw-p 00000000 00:00 1 %s\nAnonymous: 0 kB\nSwap: 4 kB\nVmFlags: rd\n"
+	text := fmt.Sprintf(smaps, start, start+size, path)
+	if err := resident.DropBy(strings.NewReader(text), func(p string) bool { return p == path }); err != nil {
 		t.Fatalf("Drop = %v", err)
 	}
 	if got := string(data[:16]); got != "changed!lanyard!" {

@@ -28,7 +28,7 @@ func (s *Store) CountConnections(ctx context.Context, integrations []string) ([]
 	var counts []tokenstore.Count
 	for _, status := range tokenstore.Statuses {
 		others, err := s.countRange(ctx, tokenstore.Filter{Status: status})
-		for i := 0; i < len(integrations) && others > 0 && err == nil; i++ {
+		for i := 0; i < len(integrations) && others != 0 && err == nil; i++ {
 			var n int
 			if n, err = s.countRange(ctx, tokenstore.Filter{Integration: integrations[i], Status: status}); n > 0 {
 				counts = append(counts, tokenstore.Count{Integration: integrations[i], Status: status, N: n})

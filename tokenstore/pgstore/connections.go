@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -39,8 +42,9 @@ func (s *Store) CreateConnection(ctx context.Context, c tokenstore.Connection) (
 	news := c.TakeNews()
 	created, took, err := replace(ctx, s, record[tokenstore.Connection]{
 		key: "c/" + c.ID, make: true,
-		wrote: func(after stored) { s.recent.wrote(c.ID, after) },
-		read:  func(ctx context.Context) (stored, error) { return s.row(ctx, selectConnection, c.ID) },
+		wrote:  func(after stored) { s.recent.wrote(c.ID, after) },
+		unsure: func() { s.unsure.add(c.ID) },
+		read:   func(ctx context.Context) (stored, error) { return s.row(ctx, selectConnection, c.ID) },
 		work: func(_ context.Context, was stored) (a attempt[tokenstore.Connection], err error) {
 			if was.revision != 0 {
 				return a, tokenstore.ErrExists
@@ -93,12 +97,62 @@ func listed(in, notIn map[string]bool) (digests [][]byte) {
 // touch makes sure that a write that took long is seen by those who have looked
 // at what had changed before it was there to be seen.
 func (s *Store) touch(ctx context.Context, id string, took time.Duration, how string) {
-	if took < slowWrite {
+	if s.unsure.has(id) {
+		how = touchRelisted // whatever that was
+	} else if took < slowWrite {
 		return
 	}
 	if _, err := s.exec(context.WithoutCancel(ctx), how, []byte(id)); err != nil {
 		s.log.Warn("others may learn late of a change", connectionField(id), errorField(err))
+		return
 	}
+	s.unsure.remove(id)
+}
+
+// unsure are the connections of which a write has ended in doubt: it may be there
+// to be seen long after it was marked as a change.
+type unsure struct {
+	mu  sync.Mutex
+	ids map[string]bool // guarded by mu
+}
+
+func (u *unsure) add(id string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ids == nil {
+		u.ids = map[string]bool{}
+	}
+	u.ids[id] = true
+}
+
+func (u *unsure) has(id string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.ids[id]
+}
+
+func (u *unsure) remove(id string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.ids, id)
+}
+
+func (u *unsure) all() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Collect(maps.Keys(u.ids))
+}
+
+// tellUnsure has the others see what came of the writes in doubt: marking a row anew
+// waits for a write of it that is under way yet.
+func (s *Store) tellUnsure(ctx context.Context) error {
+	for _, id := range s.unsure.all() {
+		if _, err := s.exec(ctx, touchRelisted, []byte(id)); err != nil {
+			return err
+		}
+		s.unsure.remove(id)
+	}
+	return nil
 }
 
 // Connection implements tokenstore.Store.
@@ -139,9 +193,10 @@ func (s *Store) UpdateConnection(
 	var refusal error // by change: returned as it is
 	relisted := false
 	c, took, err := replace(ctx, s, record[tokenstore.Connection]{
-		key:   "c/" + id,
-		wrote: func(after stored) { s.recent.wrote(id, after) },
-		read:  func(ctx context.Context) (stored, error) { return s.row(ctx, selectConnection, id) },
+		key:    "c/" + id,
+		wrote:  func(after stored) { s.recent.wrote(id, after) },
+		unsure: func() { s.unsure.add(id) },
+		read:   func(ctx context.Context) (stored, error) { return s.row(ctx, selectConnection, id) },
 		work: func(ctx context.Context, was stored) (a attempt[tokenstore.Connection], err error) {
 			refusal = nil
 			if err := was.orNotFound(); err != nil {
@@ -219,9 +274,10 @@ func (s *Store) DeleteConnection(
 	ctx context.Context, id string, news ...tokenstore.Event,
 ) (tokenstore.Connection, error) {
 	c, took, err := replace(ctx, s, record[tokenstore.Connection]{
-		key:   "c/" + id,
-		wrote: func(after stored) { s.recent.wrote(id, after) },
-		read:  func(ctx context.Context) (stored, error) { return s.row(ctx, selectConnection, id) },
+		key:    "c/" + id,
+		wrote:  func(after stored) { s.recent.wrote(id, after) },
+		unsure: func() { s.unsure.add(id) },
+		read:   func(ctx context.Context) (stored, error) { return s.row(ctx, selectConnection, id) },
 		work: func(ctx context.Context, was stored) (a attempt[tokenstore.Connection], err error) {
 			if err := was.orNotFound(); err != nil {
 				return a, err
@@ -241,6 +297,9 @@ func (s *Store) DeleteConnection(
 			return attempt[tokenstore.Connection]{result: c, after: stored{revision: was.revision + 1}, write: q}, nil
 		},
 	})
+	if errors.Is(err, tokenstore.ErrNotFound) {
+		s.touch(ctx, id, 0, touchRelisted)
+	}
 	if err != nil {
 		return tokenstore.Connection{}, fmt.Errorf("pgstore: deleting a connection: %w", err)
 	}

@@ -44,6 +44,7 @@ type Store struct {
 	damage damage
 	turns  turns
 	recent *recent
+	unsure unsure
 	// maxEvents is tokenstore.MaxEvents, but in tests.
 	maxEvents uint64
 

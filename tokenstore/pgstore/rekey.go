@@ -105,7 +105,7 @@ func (s *Store) Rekey(ctx context.Context, finish func() error) error {
 		switch {
 		case err == nil:
 			err = s.rekeyHeld(ctx, hold, finish)
-			hold.Release() //nolint:contextcheck // it is given back even if ctx has ended
+			hold.Release()
 		case errors.Is(err, tokenstore.ErrLeased):
 			if err = sleep(ctx, rekeyWait); err == nil {
 				err = s.changeIdentity(ctx, func(*identity) (bool, error) { return false, nil })

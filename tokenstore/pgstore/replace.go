@@ -34,6 +34,8 @@ type record[T any] struct {
 	make  bool   // it is to be made, and need not be looked for first
 	read  func(ctx context.Context) (stored, error)
 	wrote func(after stored) // may be nil
+	// unsure is told that it ends without knowing whether it has written. May be nil.
+	unsure func()
 	// work finds out what takes the place of a row. It runs again if another was
 	// faster. Its error ends it.
 	work func(ctx context.Context, was stored) (attempt[T], error)
@@ -69,6 +71,11 @@ func replace[T any](ctx context.Context, s *Store, r record[T]) (result T, done 
 	defer leave()
 	var was stored
 	var doubts []attempt[T]
+	defer func() {
+		if err != nil && len(doubts) > 0 && r.unsure != nil {
+			r.unsure()
+		}
+	}()
 	began := time.Now()
 	for t := newTries(); ; r.make = false {
 		if !r.make {

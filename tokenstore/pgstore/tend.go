@@ -45,6 +45,9 @@ func (s *Store) tend(ctx context.Context) {
 			err = s.followIdentity(ctx)
 			s.sealer.mu.Unlock()
 			if err == nil {
+				err = s.tellUnsure(ctx)
+			}
+			if err == nil {
 				_, err = s.numbered(ctx)
 			}
 		case <-forget.C:

@@ -1,0 +1,4 @@
+package resident
+
+// DropBy is Drop by this text for smaps.
+var DropBy = drop
