@@ -7,9 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -71,7 +69,6 @@ func (a *App) start() error {
 		return err
 	}
 	a.engine = e
-	e.metrics.Know(slices.Collect(maps.Keys(a.settings.integrations))...)
 	in, err := newInstance(e, a.settings, a.logger)
 	if err != nil {
 		return err

@@ -34,6 +34,7 @@ type census struct {
 	known    []string // integrations
 	space    tokenstore.Space
 	hasSpace bool
+	size     int64 // of a store that does not know its disk
 }
 
 // lookAtStore notes that the store answers, if it does: with nothing, since
@@ -74,6 +75,9 @@ func (e *engine) takeCensus(ctx context.Context) {
 	if s, ok := e.store.(tokenstore.Spacer); ok {
 		next.space, next.hasSpace = s.Space()
 	}
+	if s, ok := e.store.(tokenstore.Sizer); ok {
+		next.size, _ = s.Size(ctx) // a database that can't tell has none
+	}
 	e.census.Store(next)
 }
 
@@ -109,6 +113,9 @@ func (c *census) collect(to chan<- prometheus.Metric) {
 	for name, n := range soon {
 		metricEndingSoon.send(to, float64(n), name)
 		metricNextEnd.send(to, float64(next[name].Unix()), name)
+	}
+	if c.size > 0 {
+		metricStoreSize.send(to, float64(c.size))
 	}
 	if c.hasSpace {
 		metricStoreSize.send(to, float64(c.space.Size))

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -36,6 +37,9 @@ const (
 	// adoptEvery is how late at most is taken up what another Lanyard on the same
 	// database has left open, once its leases have ended.
 	adoptEvery = 30 * time.Second
+	// dueAgain is how long what is due is left alone, on a store that others have
+	// too, after it was looked at: each look reads it, in each of the processes.
+	dueAgain = 10 * time.Second
 	// houseAtOnce bounds what falls due at the same time.
 	houseAtOnce = 16
 	// drainTime is how long the last one out waits for requests to token
@@ -63,6 +67,7 @@ type engine struct {
 	metrics   *metrics.Set
 	census    atomic.Pointer[census] // the last that was taken, or nil
 	storeSeen atomic.Int64           // Unix nanoseconds; when the store last answered
+	looked    map[string]time.Time   // when what is due was looked at last; lookAfterDue's alone
 	logger    *zap.Logger
 
 	mu      sync.Mutex
@@ -253,6 +258,7 @@ func (e *engine) enforceLast() {
 	if n := len(e.live); n > 0 {
 		e.current.Store(e.live[n-1])
 		e.log.Store(e.live[n-1].logger)
+		e.metrics.Know(slices.Collect(maps.Keys(e.live[n-1].settings.integrations))...)
 	}
 	e.mu.Unlock()
 	// A lock of its own, since taking up an endpoint reads the store.
@@ -293,12 +299,20 @@ func (e *engine) lookAfterDue(ctx context.Context, now time.Time) error {
 	}
 	var g errgroup.Group
 	g.SetLimit(houseAtOnce)
+	_, shared := e.store.(tokenstore.Shared)
+	looked := make(map[string]time.Time, len(ids))
 	for _, id := range ids {
+		if last, ok := e.looked[id]; ok && shared && now.Sub(last) < dueAgain {
+			looked[id] = last
+			continue
+		}
+		looked[id] = now
 		g.Go(func() error {
 			e.refresher.Resolve(ctx, id)
 			return e.current.Load().connect.Lapse(ctx, id)
 		})
 	}
+	e.looked = looked
 	return g.Wait()
 }
 

@@ -50,7 +50,7 @@ var (
 	metricNextEnd     = newMetric("soonest_expiry_timestamp_seconds", gauge, "When the next of the tokens used of late ends that nothing can renew.", "integration")
 	metricUnsaved     = newMetric("unsaved_answers", gauge, "Token answers in memory that the store could not write yet.")
 	metricStoreUp     = newMetric("store_up", gauge, "Whether the store has answered within the last 15 seconds.")
-	metricStoreSize   = newMetric("store_size_bytes", gauge, "What the store takes of its disk.")
+	metricStoreSize   = newMetric("store_size_bytes", gauge, "What the store takes of its disk, or of its database.")
 	metricStoreFree   = newMetric("store_free_bytes", gauge, "What is free on the store's disk.")
 	metricStoreNeeds  = newMetric("store_reserved_bytes", gauge, "Where less than this is free, no account can be connected.")
 	metricPool        = newMetric("database_connections", gauge, "Connections to the database.", "state")

@@ -221,6 +221,9 @@ func (h *Handler) save(
 		if err := b.belongs(c); err != nil {
 			return err
 		}
+		if by == lanyard && c.Staged != nil && f.Answer != nil && f.Answer.ReceivedAt.Before(c.Staged.Until.Add(-tokenstore.CompletionLife)) {
+			return errSuperseded
+		}
 		if c.Staged != nil {
 			replaced = brought{token: c.Staged.Token, account: c.Staged.Account}
 			c.Happened(tokenstore.Event{Type: tokenstore.EventDropped, Actor: by, Reason: tokenstore.ReasonReplaced})
@@ -249,6 +252,10 @@ func (h *Handler) save(
 	}
 	return landing{c, code}, nil
 }
+
+// errSuperseded: what an interrupted flow brought is older than what the user has
+// connected since, whose completion code the app has.
+var errSuperseded = errors.New("the user has connected again since")
 
 // giveTo makes b the credential of c: the live one, or with a completion code the
 // one that waits for it.

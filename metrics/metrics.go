@@ -123,14 +123,15 @@ func NewSet() *Set {
 	return s
 }
 
-// Know has these integrations counted by themselves from now on. Those that are
-// known already go on with what they have.
+// Know has these integrations, and no others, counted by themselves from now on.
+// Those that are known already go on with what they have.
 func (s *Set) Know(integrations ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	names := maps.Clone(*s.names.Load())
+	before := *s.names.Load()
+	names := map[string]*Integration{Other: before[Other]}
 	for _, name := range integrations {
-		if names[name] == nil {
+		if names[name] = before[name]; names[name] == nil {
 			names[name] = newIntegration()
 		}
 	}

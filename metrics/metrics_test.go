@@ -59,6 +59,11 @@ func TestSetIsBoundedByWhatIsKnown(t *testing.T) {
 			t.Errorf("%s has %d, want %d", name, got, want)
 		}
 	}
+	s.Know("slack")
+	s.Of("github").Waiters.Add(1)
+	if got := s.Of(metrics.Other).Waiters.Load(); got != 10_001 {
+		t.Errorf("others have %d, want 10001: one is configured no more", got)
+	}
 }
 
 func TestCountingAllocatesNothing(t *testing.T) {

@@ -59,6 +59,7 @@ type work struct {
 	forcedAt time.Time // of the last forced renewal
 	lookAt   time.Time // the keeper does not look before
 	heldTill time.Time // nobody who has no caller tries before: another process is at it
+	calmTill time.Time // not due before, whatever its token says: it was renewed just now
 }
 
 // flight is one renewal under way, shared by all who wait for it. It lands when
@@ -71,6 +72,7 @@ type flight struct {
 	attended atomic.Bool      // a caller waits for it, or did
 	lease    lease            // the flight's own goroutine's
 	trail    trail            // the same
+	renewed  time.Duration    // the same: the life of the token that it brought
 	done     chan struct{}
 	landed   bool              // the flight's own goroutine's
 	grant    *tokenstore.Grant // after done
@@ -330,7 +332,7 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 	switch {
 	case failed && errors.Is(un.Cause, errOutcomeOpen):
 		w.openTill = later(w.openTill, wallNow().Add(un.RetryAfter))
-	case failed && (errors.Is(un.Cause, errEndpointDown) || un == errClosing || un == errFrozen):
+	case failed && (errors.Is(un.Cause, errEndpointDown) || errors.Is(un.Cause, errClocks) || un == errClosing || un == errFrozen):
 		// Not this connection's failure: the lane refuses the next one itself.
 	case failed && errors.Is(un.Cause, errHeld):
 		w.heldTill = wallNow().Add(heldPause)
@@ -347,7 +349,10 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 		un.RetryAfter = clampRetry(wait)
 	default:
 		w.failures, w.retryAt, w.openTill, w.cause = 0, time.Time{}, time.Time{}, nil
-		if w.forcedAt.IsZero() && w.quiet.IsZero() {
+		if f.renewed > 0 && f.lease.hold != nil {
+			w.calmTill = wallNow().Add(min(f.renewed/2, maxCalm))
+		}
+		if w.forcedAt.IsZero() && w.quiet.IsZero() && w.calmTill.IsZero() {
 			delete(r.work, id)
 		}
 	}
@@ -382,7 +387,7 @@ func (r *Refresher) tidy(now time.Time) {
 	}
 	for id, w := range r.work {
 		if w.flight == nil && now.After(w.retryAt.Add(maxBackOff)) && now.After(w.openTill) && now.After(w.lookAt) &&
-			now.After(w.forcedAt.Add(forcedPause)) && now.After(w.quiet) {
+			now.After(w.forcedAt.Add(forcedPause)) && now.After(w.quiet) && now.After(w.calmTill) {
 			delete(r.work, id)
 		}
 	}

@@ -38,6 +38,9 @@ type follower struct {
 	compared time.Time // when all was compared
 	missed   bool      // something may not have been told
 	failing  bool      // the store has not answered the last time
+	// told are those that the last look was told of as relisted: most are told
+	// again and again. :: connection ID → revision
+	told map[string]uint64
 }
 
 // follow looks until the Refresher ends. While the store does not answer, what is
@@ -67,8 +70,7 @@ func (f *follower) tick() {
 	f.looked = now
 	err := f.look(ctx)
 	if err == nil && (f.missed || now.Sub(f.compared) >= compareEvery) {
-		err = f.compare(ctx)
-		f.looked = time.Now() // else one that takes longer than followWithin would have the next begin, for ever
+		err = f.compare()
 	}
 	if f.r.ctx.Err() != nil {
 		return
@@ -91,13 +93,18 @@ func (f *follower) look(ctx context.Context) error {
 		return err
 	}
 	var relisted []string
+	told := map[string]uint64{}
 	for _, ch := range changes {
 		if ch.Deleted {
 			f.gone(ch.ID)
 			continue
 		}
 		f.r.cache.dropOlder(ch.ID, ch.Revision)
-		if ch.Relisted {
+		if !ch.Relisted {
+			continue
+		}
+		told[ch.ID] = ch.Revision
+		if f.told[ch.ID] != ch.Revision {
 			relisted = append(relisted, ch.ID)
 		}
 	}
@@ -112,7 +119,7 @@ func (f *follower) look(ctx context.Context) error {
 			}
 		}
 	}
-	f.mark = mark
+	f.mark, f.told = mark, told
 	return nil
 }
 
@@ -144,8 +151,9 @@ func (f *follower) reread(ctx context.Context, id string) error {
 }
 
 // compare looks at the revision of all that is in memory. If something was missed,
-// also at whom it is that a call for a user means.
-func (f *follower) compare(ctx context.Context) error {
+// also at whom it is that a call for a user means. However long that takes, what
+// is told meanwhile is heard: many who compare at once may take long.
+func (f *follower) compare() error {
 	known := f.r.cache.revisions()
 	for _, id := range f.r.watches.ids() {
 		if _, ok := known[id]; !ok || f.missed {
@@ -156,26 +164,36 @@ func (f *follower) compare(ctx context.Context) error {
 		f.r.users.clear()
 	}
 	for ids := range slices.Chunk(slices.Collect(maps.Keys(known)), compareAtOnce) {
-		revisions, err := f.r.shared.Revisions(ctx, ids)
-		if err != nil {
+		if err := f.compareSome(ids, known); err != nil {
 			return err
 		}
-		for _, id := range ids {
-			revision, there := revisions[id]
-			switch {
-			case !there:
-				f.gone(id)
-			case revision > known[id]:
-				f.r.cache.dropOlder(id, revision)
-				if !f.r.watches.has(id) {
-					continue
-				}
-				if err := f.reread(ctx, id); err != nil {
-					return err
-				}
+	}
+	f.looked = time.Now() // else a comparison that takes long would be the reason for the next
+	f.missed, f.compared = false, f.looked
+	return nil
+}
+
+func (f *follower) compareSome(ids []string, known map[string]uint64) error {
+	ctx, cancel := context.WithTimeout(f.r.ctx, followTime)
+	defer cancel()
+	revisions, err := f.r.shared.Revisions(ctx, ids)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		revision, there := revisions[id]
+		switch {
+		case !there:
+			f.gone(id)
+		case revision > known[id]:
+			f.r.cache.dropOlder(id, revision)
+			if !f.r.watches.has(id) {
+				continue
+			}
+			if err := f.reread(ctx, id); err != nil {
+				return err
 			}
 		}
 	}
-	f.missed, f.compared = false, time.Now()
-	return nil
+	return f.look(ctx)
 }

@@ -172,3 +172,25 @@ func (r *Refresher) outrun(ctx context.Context, f *flight, c *tokenstore.Connect
 		}
 	}
 }
+
+// maxCalm bounds how long after a renewal a process takes no other one to be due.
+const maxCalm = 30 * time.Second
+
+// errClocks is the cause of a renewal that was not tried: the token was renewed
+// just now, and another process has put one in its place that looks old. Two
+// whose clocks differ would renew each other's tokens without end.
+var errClocks = errors.New("renewed just now: the clocks of two Lanyards may differ")
+
+// mayRenew returns errClocks where it is the clock alone that asks for a renewal,
+// and this process has renewed the connection's token just now.
+func (r *Refresher) mayRenew(id string, why reason) error {
+	if why != dueRenewal && why != aheadRenewal && why != sweepRenewal {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if wait := r.work[id].calmTill.Sub(wallNow()); wait > 0 {
+		return unavailable(wait, errClocks)
+	}
+	return nil
+}

@@ -1,6 +1,7 @@
 package refresh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ func (r *Refresher) redeem(ctx context.Context, f *flight, id string, seen uint6
 	case f.turn == nil: // it has got a refresh token, or lost an answer, just now
 		return nil, tokenstore.ErrNotRenewed
 	}
-	if err := mayPresent(p, &c, why); err != nil {
+	if err := cmp.Or(mayPresent(p, &c, why), r.mayRenew(id, why)); err != nil {
 		return nil, err
 	}
 	answer, err := r.ask(ctx, f, p, &c)
@@ -289,6 +290,7 @@ func (r *Refresher) commit(ctx context.Context, f *flight, c *tokenstore.Connect
 		// The answer is in the store: the next flight, or run, reads it again.
 		return nil, unavailable(0, fmt.Errorf("storing token: %w", err))
 	}
+	f.renewed = next.ExpiresAt.Sub(next.IssuedAt)
 	_ = failpoint.Hit("refresh.before_serve")
 	r.cfg.Logger.Info("token refreshed", zap.String("connection_id", c.ID), zap.String("integration", c.Integration),
 		zap.Uint64("generation", stored.Token.Generation), zap.Bool("rotated", rotated))

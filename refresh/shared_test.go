@@ -1,11 +1,13 @@
 package refresh_test
 
 import (
+	"crypto/rand"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/lanyard-proxy/lanyard/secret"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
 )
 
@@ -100,6 +102,29 @@ func TestTokenOfAnotherHasEnded(t *testing.T) {
 			t.Errorf("call = %q, %v", at, err)
 		}
 		c.wantRequests(1)
+	})
+}
+
+// Two processes whose clocks differ do not renew each other's tokens without end.
+func TestClocksDiffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1, &authority{})
+		for range 100 { // what one does whose clock is an hour behind
+			_, _ = c.nodes[0].call(t.Context(), c.id)
+			_, err := c.store.UpdateConnection(t.Context(), c.id, func(cur *tokenstore.Connection) error {
+				cur.Token.Generation++
+				cur.Token.RefreshToken = secret.New(rand.Text())
+				cur.Token.IssuedAt, cur.Token.ExpiresAt = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if n := len(c.end.requests()); n < 2 || n > 5 {
+			t.Errorf("%d token requests in 100 seconds", n)
+		}
 	})
 }
 

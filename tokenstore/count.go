@@ -34,6 +34,12 @@ type Spacer interface {
 	Space() (s Space, ok bool)
 }
 
+// Sizer is a Store that knows how large it is, but not the disk it is on.
+type Sizer interface {
+	// Size returns the bytes that it takes.
+	Size(ctx context.Context) (int64, error)
+}
+
 // Pool is the connections to a database.
 type Pool struct{ InUse, Idle, Max int }
 

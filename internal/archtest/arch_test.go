@@ -38,6 +38,7 @@ var allowed = map[string][]string{
 	"revoke":                 {"seal", "tokenstore"},
 	"dashboard":              {"guard", "revoke", "secret", "tokenstore", "ui"},
 	"bench":                  {"bench/internal/build", "bench/internal/child", "bench/internal/machine"},
+	"bench/nodes":            {"bench/internal/build", "bench/internal/child", "bench/internal/machine"},
 	"bench/scale":            {"bench/internal/build", "bench/internal/child", "bench/internal/machine", "refresh", "seal", "secret", "tokenstore", "tokenstore/badgerstore"},
 	"bench/schedule":         {"provider", "refresh", "secret", "tokenstore"},
 	"bench/streams":          {"bench/internal/build", "bench/internal/child", "bench/internal/machine"},

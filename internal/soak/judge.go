@@ -207,6 +207,9 @@ func (w *world) settledInactive(c *conn, v view) error {
 	switch {
 	case v.Status == "ACTIVE" && c.completing:
 	case v.Status == "INITIATED" && c.state == begun:
+		if w.fleet != nil {
+			return nil // an exchange that was cut off ends when its lease does
+		}
 	case v.Status == "FAILED" && c.state == begun && (c.failed || c.exchanging):
 		// Its exchange was cut off: it says so, and can be connected again.
 		c.failed = true

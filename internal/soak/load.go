@@ -292,6 +292,9 @@ func (w *world) connect(ctx context.Context, c *conn, round int) error {
 	if err != nil || leavesOff() {
 		return err
 	}
+	if w.fleet != nil && c.exchanging {
+		c.failed = true // another sidecar may end that one as failed at any time from now
+	}
 	c.exchanging = true
 	back, err := w.browse(ctx, browser, callback)
 	if err != nil {

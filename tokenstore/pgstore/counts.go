@@ -13,6 +13,7 @@ import (
 var (
 	_ tokenstore.Counter = (*Store)(nil)
 	_ tokenstore.Pooler  = (*Store)(nil)
+	_ tokenstore.Sizer   = (*Store)(nil)
 )
 
 // countSlice is how many rows are counted in one statement: some milliseconds.
@@ -77,4 +78,15 @@ func (s *Store) countList(ctx context.Context, f tokenstore.Filter) (n int, err 
 func (s *Store) Pool() tokenstore.Pool {
 	st := s.pool.Stat()
 	return tokenstore.Pool{InUse: int(st.AcquiredConns()), Idle: int(st.IdleConns()), Max: int(st.MaxConns())}
+}
+
+// Size implements tokenstore.Sizer, as PostgreSQL counts: tables, indexes and what
+// is dead in them. A database that only speaks its protocol may refuse.
+func (s *Store) Size(ctx context.Context) (int64, error) {
+	sizes, err := query(ctx, s, pgx.RowTo[int64], `select coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
+		from pg_class c where c.relkind = 'r' and c.relname like 'lanyard\_%' and pg_table_is_visible(c.oid)`)
+	if err != nil {
+		return 0, fmt.Errorf("pgstore: measuring the store: %w", err)
+	}
+	return sizes[0], nil
 }

@@ -32,6 +32,9 @@ func TestCountConnections(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	if n, err := s.Size(t.Context()); err != nil || n < 8192 {
+		t.Errorf("Size = %d, %v", n, err)
+	}
 	if p := s.Pool(); p.Max < 1 || p.InUse+p.Idle < 1 || p.InUse+p.Idle > p.Max {
 		t.Errorf("the pool is %+v", p)
 	}

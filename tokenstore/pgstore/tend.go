@@ -2,9 +2,11 @@ package pgstore
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 )
 
@@ -52,7 +54,7 @@ func (s *Store) tend(ctx context.Context) {
 			}
 		case <-forget.C:
 			s.recent.suspect() // for a database that went back without a word
-			err = s.forget(ctx)
+			err = errors.Join(s.forget(ctx), s.compareClocks(ctx))
 			forget.Reset(forgetEvery/2 + rand.N(forgetEvery)) //nolint:gosec // as above
 		}
 		if err != nil && ctx.Err() == nil && !failing { // once for each outage
@@ -60,6 +62,23 @@ func (s *Store) tend(ctx context.Context) {
 		}
 		failing = err != nil
 	}
+}
+
+// maxClock is by how much this machine's clock and the database's may differ.
+const maxClock = 30 * time.Second
+
+// compareClocks says so if the clocks differ: tokens and flows end by that of the
+// machine, so that Lanyards take each other's for old.
+func (s *Store) compareClocks(ctx context.Context) error {
+	before := time.Now()
+	times, err := query(ctx, s, pgx.RowTo[time.Time], `select clock_timestamp()`)
+	if err != nil {
+		return err
+	}
+	if d := times[0].Sub(before); d > maxClock+time.Since(before) || d < -maxClock {
+		s.log.Error("this machine's clock and the database's differ, set both by NTP", zap.Duration("ahead", -d))
+	}
+	return nil
 }
 
 // forget removes what is past its time.

@@ -32,7 +32,7 @@ type Child struct {
 }
 
 // Start starts a program whose output goes to dir/name.log. The program is
-// killed when this one dies.
+// killed when this one dies. Of cmd's own SysProcAttr the rest stays.
 func Start(dir, name string, cmd *exec.Cmd) (*Child, error) {
 	c := &Child{Name: name, Log: filepath.Join(dir, name+".log"), cmd: cmd, done: make(chan struct{})}
 	log, err := os.Create(c.Log)
@@ -41,7 +41,10 @@ func Start(dir, name string, cmd *exec.Cmd) (*Child, error) {
 	}
 	defer func() { _ = log.Close() }()
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
@@ -90,20 +93,24 @@ func lastLines(text []byte) string {
 	return string(text)
 }
 
-// CPU returns the processor time that it and its children have used.
+// CPU returns the processor time that it and its children have used, also those
+// that have ended.
 func (c *Child) CPU() (time.Duration, error) {
 	var sum time.Duration
 	for _, pid := range family(c.cmd.Process.Pid) {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil && pid != c.cmd.Process.Pid {
+			continue // it has just ended
+		}
 		if err != nil {
 			return 0, err
 		}
 		_, rest, ok := strings.Cut(string(stat), ") ") // the name may hold anything
 		fields := strings.Fields(rest)
-		if !ok || len(fields) < 13 {
+		if !ok || len(fields) < 15 {
 			return 0, errors.New("/proc/PID/stat is not as it should be")
 		}
-		for _, field := range fields[11:13] { // utime and stime
+		for _, field := range fields[11:15] { // utime, stime, and those of children that were waited for
 			n, err := strconv.ParseInt(field, 10, 64)
 			if err != nil {
 				return 0, err
