@@ -206,6 +206,32 @@ func TestRecoverSparesALiveCredential(t *testing.T) {
 	}
 }
 
+// What an interrupted flow brought does not take the place of what the user has
+// connected since: the app has that one's completion code.
+func TestRecoverSparesANewerCredential(t *testing.T) {
+	b := newBench(t)
+	state := b.browser().open(b.link())
+	f, err := b.store.UpdateFlow(t.Context(), secretHash(state), func(f *tokenstore.Flow) error {
+		f.Answer = &tokenstore.Answer{Status: 200, Body: secret.New("recovered"), ReceivedAt: time.Now().Add(-time.Minute)}
+		return f.Take()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.create(tokenstore.Connection{ID: f.ConnectionID, Status: tokenstore.StatusInitiated, Staged: &tokenstore.Staged{
+		Token: live("newer"), FlowID: "newer", CodeHash: "hash", Until: time.Now().Add(tokenstore.CompletionLife),
+	}})
+	if err := b.h.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if st := b.connection(f.ConnectionID).Staged; st == nil || st.FlowID != "newer" {
+		t.Errorf("staged is %+v", st)
+	}
+	if len(b.p.revoked) != 1 {
+		t.Errorf("revoked %v, want what the interrupted flow brought", b.p.revoked)
+	}
+}
+
 // Just after boot the network may not be up. What the code brought is not thrown
 // away for it, and comes in once the account can be asked for: by this Handler,
 // or by the one that follows it. What will not pass ends the flow as ever.

@@ -24,16 +24,16 @@ type tally struct {
 func (s *tally) Revisions(ctx context.Context, ids []string) (map[string]uint64, error) {
 	s.compare.Add(1)
 	time.Sleep(1100 * time.Millisecond)
-	return s.view.Shared.Revisions(ctx, ids)
+	return s.Shared.Revisions(ctx, ids)
 }
 
 func (s *tally) Connection(ctx context.Context, id string) (tokenstore.Connection, error) {
 	s.reads.Add(1)
-	return s.view.Shared.Connection(ctx, id)
+	return s.Shared.Connection(ctx, id)
 }
 
 func (s *tally) Changes(ctx context.Context, since tokenstore.ChangeMark) (all []tokenstore.Change, mark tokenstore.ChangeMark, err error) {
-	fresh, mark, err := s.view.Shared.Changes(ctx, since)
+	fresh, mark, err := s.Shared.Changes(ctx, since)
 	copy(s.last[1:], s.last[:])
 	s.last[0] = fresh
 	for _, some := range s.last {

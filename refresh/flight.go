@@ -72,7 +72,7 @@ type flight struct {
 	attended atomic.Bool      // a caller waits for it, or did
 	lease    lease            // the flight's own goroutine's
 	trail    trail            // the same
-	renewed  time.Duration    // the same: the life of the token that it brought
+	calmTill time.Time        // the same: of work, if it has brought a token
 	done     chan struct{}
 	landed   bool              // the flight's own goroutine's
 	grant    *tokenstore.Grant // after done
@@ -349,9 +349,7 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 		un.RetryAfter = clampRetry(wait)
 	default:
 		w.failures, w.retryAt, w.openTill, w.cause = 0, time.Time{}, time.Time{}, nil
-		if f.renewed > 0 && f.lease.hold != nil {
-			w.calmTill = wallNow().Add(min(f.renewed/2, maxCalm))
-		}
+		w.calmTill = f.calmTill
 		if w.forcedAt.IsZero() && w.quiet.IsZero() && w.calmTill.IsZero() {
 			delete(r.work, id)
 		}

@@ -173,7 +173,8 @@ func (r *Refresher) outrun(ctx context.Context, f *flight, c *tokenstore.Connect
 	}
 }
 
-// maxCalm bounds how long after a renewal a process takes no other one to be due.
+// maxCalm bounds how long after a renewal a process takes no other one to be due:
+// for half of the new token's life.
 const maxCalm = 30 * time.Second
 
 // errClocks is the cause of a renewal that was not tried: the token was renewed

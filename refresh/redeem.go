@@ -290,7 +290,9 @@ func (r *Refresher) commit(ctx context.Context, f *flight, c *tokenstore.Connect
 		// The answer is in the store: the next flight, or run, reads it again.
 		return nil, unavailable(0, fmt.Errorf("storing token: %w", err))
 	}
-	f.renewed = next.ExpiresAt.Sub(next.IssuedAt)
+	if f.lease.hold != nil {
+		f.calmTill = next.IssuedAt.Add(min(next.ExpiresAt.Sub(next.IssuedAt)/2, maxCalm))
+	}
 	_ = failpoint.Hit("refresh.before_serve")
 	r.cfg.Logger.Info("token refreshed", zap.String("connection_id", c.ID), zap.String("integration", c.Integration),
 		zap.Uint64("generation", stored.Token.Generation), zap.Bool("rotated", rotated))
