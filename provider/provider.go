@@ -170,8 +170,9 @@ func newTransport(allowPrivate bool) *http.Transport {
 		ForceAttemptHTTP2:   true,
 		TLSClientConfig:     tlsConfig(),
 		TLSHandshakeTimeout: 10 * time.Second,
-		// Many connections may expire at once; they share a few.
-		MaxIdleConnsPerHost: 16,
+		// Many connections may expire at once; they share those of as many as may
+		// be renewed at the same time (Pace).
+		MaxIdleConnsPerHost: maxConcurrency,
 		// A connection that the server is just closing loses the request that
 		// is put on it, and nobody knows then what became of the token in it.
 		// Servers keep idle connections for 5 s or longer.
