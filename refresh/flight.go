@@ -349,7 +349,7 @@ func (r *Refresher) fly(f *flight, id string, seen uint64, why reason) {
 		un.RetryAfter = clampRetry(wait)
 	default:
 		w.failures, w.retryAt, w.openTill, w.cause = 0, time.Time{}, time.Time{}, nil
-		w.calmTill = f.calmTill
+		w.calmTill = later(w.calmTill, f.calmTill) // it may only have found what another has got
 		if w.forcedAt.IsZero() && w.quiet.IsZero() && w.calmTill.IsZero() {
 			delete(r.work, id)
 		}

@@ -128,6 +128,40 @@ func TestClocksDiffer(t *testing.T) {
 	})
 }
 
+// Nor if one of them now and then finds a token that looks good, before it is told
+// of it.
+func TestClocksDifferUnheard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1, &authority{})
+		put := func(left time.Duration) {
+			_, err := c.store.UpdateConnection(t.Context(), c.id, func(cur *tokenstore.Connection) error {
+				cur.Token.Generation++
+				cur.Token.RefreshToken = secret.New(rand.Text())
+				cur.Token.IssuedAt, cur.Token.ExpiresAt = time.Now().Add(left-tokenLife), time.Now().Add(left)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 10 {
+			put(-time.Hour)
+			time.Sleep(time.Second)
+			_, _ = c.nodes[0].call(t.Context(), c.id) // it is told, and renews it if it may
+			put(-time.Hour)
+			time.Sleep(time.Second)
+			_, _ = c.nodes[0].call(t.Context(), c.id)
+			put(time.Hour)
+			if _, err := c.nodes[0].call(t.Context(), c.id); err != nil {
+				t.Errorf("call = %v", err)
+			}
+		}
+		if n := len(c.end.requests()); n < 1 || n > 2 {
+			t.Errorf("%d token requests in 20 seconds", n)
+		}
+	})
+}
+
 // While the leases of others are waited for, connections that nobody holds are
 // renewed: the waiting takes no place of the provider's pace.
 func TestWaitingForLeasesTakesNoTurns(t *testing.T) {

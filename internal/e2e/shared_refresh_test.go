@@ -34,7 +34,7 @@ func TestSharedHerdRefreshesOnce(t *testing.T) {
 func TestSharedSlowTokenEndpoint(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t)
-	if _, err := c.db.SQL("alter system set idle_in_transaction_session_timeout = '5s'", "select pg_reload_conf()"); err != nil {
+	if err := c.db.Set("idle_in_transaction_session_timeout", "5000"); err != nil { // milliseconds
 		t.Fatal(err)
 	}
 	id := c.connect("u1")

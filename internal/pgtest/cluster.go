@@ -265,6 +265,28 @@ func (c *Cluster) SQL(statements ...string) (string, error) {
 	return c.home.run("psql", append(args, "postgres")...)
 }
 
+// Set changes a setting, and returns when it is in force: for new sessions, for
+// all writes, and soon for the sessions there are.
+func (c *Cluster) Set(name, value string) error {
+	if _, err := c.SQL("alter system set "+name+" = '"+value+"'", "select pg_reload_conf()"); err != nil {
+		return err
+	}
+	err := await("the setting "+name, func() error {
+		got, err := c.SQL("select setting from pg_settings where name = '" + name + "'")
+		if err == nil && got != value {
+			err = fmt.Errorf("it is %q", got)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	// Whether commits wait for a standby is made known to all by the process that
+	// makes checkpoints, which has been told of the new settings before this.
+	_, err = c.SQL("checkpoint")
+	return err
+}
+
 // Database makes an empty database that the role lanyard owns, and returns its
 // DSN. It is dropped at the end of the test.
 func (c *Cluster) Database(t T) string {

@@ -100,8 +100,10 @@ func (p *Pair) replicate() error {
 	if err != nil || p.mode != Synchronous {
 		return err
 	}
-	if _, err := p.Primary.SQL("alter system set synchronous_commit = 'remote_apply'",
-		"alter system set synchronous_standby_names = '*'", "select pg_reload_conf()"); err != nil {
+	if err := p.Primary.Set("synchronous_commit", "remote_apply"); err != nil {
+		return err
+	}
+	if err := p.Primary.Set("synchronous_standby_names", "*"); err != nil {
 		return err
 	}
 	return await("commits to wait for the standby", func() error {

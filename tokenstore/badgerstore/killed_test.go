@@ -45,7 +45,10 @@ func newKilled(t *testing.T, long bool) *killed {
 			t.Fatal(err)
 		}
 		k.deleted = append(k.deleted, gone.ID)
-		for id := range k.records {
+		for id, old := range k.records {
+			if old.Intent != nil {
+				continue // else half of the .vlog file would be dead
+			}
 			c, err := s.UpdateConnection(t.Context(), id, func(c *tokenstore.Connection) error { c.Name += "!"; return nil })
 			if err != nil {
 				t.Fatal(err)

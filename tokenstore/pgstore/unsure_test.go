@@ -39,15 +39,13 @@ func TestWriteInDoubtIsToldInTheEnd(t *testing.T) {
 			c, err := s.CreateConnection(t.Context(), aConnection())
 			must(t, err)
 			time.Sleep(4 * time.Second) // what was marked before is told no more
-			_, err = db.SQL("alter system set synchronous_standby_names = 'nobody'", "select pg_reload_conf()")
-			must(t, err)
+			must(t, db.Set("synchronous_standby_names", "nobody"))
 			if err := write(c.ID); !errors.Is(err, tokenstore.ErrUnavailable) {
 				t.Fatalf("write = %v", err)
 			}
 			_, mark, err := other.Changes(t.Context(), "")
 			must(t, err)
-			_, err = db.SQL("alter system set synchronous_standby_names = ''", "select pg_reload_conf()")
-			must(t, err)
+			must(t, db.Set("synchronous_standby_names", ""))
 			must(t, write(c.ID))
 			changes, _, err := other.Changes(t.Context(), mark)
 			must(t, err)
