@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/lanyard-proxy/lanyard/internal/failpoint"
+	"github.com/lanyard-proxy/lanyard/internal/http1"
 	"github.com/lanyard-proxy/lanyard/provider"
 )
 
@@ -118,8 +119,21 @@ func newTransport(ctx caddy.Context, config *reverseproxy.HTTPTransport, allowPr
 		t.Proxy = nil
 		guardDials(t, own, allowPrivate)
 	}
-	t.DialContext = answered(failpoint.Dial(t.DialContext))
-	return newSwitching(t), nil
+	dial := failpoint.Dial(t.DialContext)
+	t.DialContext = answered(dial)
+	if proxied || !usual(own, t) {
+		return newSwitching(t, nil), nil
+	}
+	return newSwitching(t, &http1.Client{
+		Dial: dial, TLS: t.TLSClientConfig, HandshakeTimeout: t.TLSHandshakeTimeout, HeadTimeout: t.ResponseHeaderTimeout,
+		IdleTimeout: t.IdleConnTimeout, MaxIdle: t.MaxIdleConnsPerHost, MaxHead: t.MaxResponseHeaderBytes,
+	}), nil
+}
+
+// usual reports whether nothing is configured that only http.Transport does.
+func usual(own *reverseproxy.HTTPTransport, t *http.Transport) bool {
+	return !hasDialler(own) && t.DialTLSContext == nil && !t.DisableKeepAlives && t.IdleConnTimeout > 0 &&
+		t.MaxIdleConns == 0 && t.MaxConnsPerHost == 0 && t.MaxIdleConnsPerHost > 0
 }
 
 // guardDials has each address looked at that is dialled.

@@ -47,7 +47,7 @@ var allowed = map[string][]string{
 	"internal/dialect":       {"provider", "tokenstore"},
 	"internal/soak":          {"internal/fakeprovider", "internal/pgtest"},
 	"caddymodule": {
-		"api", "audit", "connect", "dashboard", "guard", "internal/demo", "internal/failpoint", "internal/fakeprovider", "internal/nearest", "metrics", "internal/resident", "provider", "proxy",
+		"api", "audit", "connect", "dashboard", "guard", "internal/demo", "internal/failpoint", "internal/fakeprovider", "internal/http1", "internal/nearest", "metrics", "internal/resident", "provider", "proxy",
 		"refresh", "revoke", "seal", "secret", "tokenstore", "tokenstore/badgerstore", "tokenstore/pgstore", "ui", "webhook",
 	},
 	"cmd/lanyard":     {"caddymodule"},
