@@ -234,10 +234,8 @@ func TestWebhookProvisionErrors(t *testing.T) {
 	}
 }
 
-var (
-	deafCalled = make(chan struct{}, 1)
-	deafEnds   = make(chan struct{})
-)
+// Of the test that runs: Caddy makes the handler.
+var deafCalled, deafEnds chan struct{}
 
 // deafHandler is a handler of events that does not look at its context.
 type deafHandler struct{}
@@ -248,14 +246,16 @@ func (deafHandler) CaddyModule() caddy.ModuleInfo {
 
 // Handle implements caddyevents.Handler.
 func (deafHandler) Handle(context.Context, caddy.Event) error {
-	deafCalled <- struct{}{}
-	<-deafEnds
+	called, ends := deafCalled, deafEnds
+	called <- struct{}{}
+	<-ends
 	return nil
 }
 
 // TestDeafHandlerDoesNotKeepTheStore: a handler that hangs holds up the events
 // behind it and nothing else, not the end either.
 func TestDeafHandlerDoesNotKeepTheStore(t *testing.T) {
+	deafCalled, deafEnds = make(chan struct{}, 1), make(chan struct{})
 	dir := t.TempDir()
 	in := subscribedBy(t, dir, `{"events": ["connection.active"], "handlers": [{"handler": "lanyard_deaf"}]}`)
 	happen(t, dir, tokenstore.EventActive, "conn_1")

@@ -40,7 +40,7 @@ func mineBench(t *testing.T) (b *bench, active, expired, other tokenstore.Connec
 		Account: tokenstore.Account{ID: "1", Name: "Ada", Email: "ada@example.org"}, ConnectedAt: time.Date(2026, 11, 2, 0, 0, 0, 0, time.UTC),
 	})
 	expired = b.create(tokenstore.Connection{Status: tokenstore.StatusExpired, Name: "Work"})
-	other = b.create(tokenstore.Connection{Status: tokenstore.StatusActive, UserID: "u2", Token: live("t"), Account: tokenstore.Account{ID: "9", Name: "Eve"}})
+	other = b.create(tokenstore.Connection{Status: tokenstore.StatusActive, UserID: "u2", Token: live("t"), Account: tokenstore.Account{ID: "9", Name: "Eve B"}})
 	return b, active, expired, other, disconnected
 }
 
@@ -65,7 +65,7 @@ func TestMine(t *testing.T) {
 			t.Errorf("the page does not say %q:\n%s", want, body)
 		}
 	}
-	if w.Code != 200 || strings.Contains(body, other.ID) || strings.Contains(body, "Eve") || strings.Contains(body, active.ID+"/connect?") {
+	if w.Code != 200 || strings.Contains(body, other.ID) || strings.Contains(body, "Eve B") || strings.Contains(body, active.ID+"/connect?") {
 		t.Errorf("%d\n%s", w.Code, body)
 	}
 	if body := b.browser().get(b.mine("https://evil.example/")).Body.String(); strings.Contains(body, `href="https://evil`) {
@@ -180,7 +180,7 @@ func TestChooseShowsOwn(t *testing.T) {
 			t.Errorf("the page does not say %q:\n%s", want, body)
 		}
 	}
-	if strings.Contains(body, "Eve") || strings.Contains(body, "ada@") || strings.Contains(body, other.ID) {
+	if strings.Contains(body, "Eve B") || strings.Contains(body, "ada@") || strings.Contains(body, other.ID) {
 		t.Errorf("the page shows another user's connection:\n%s", body)
 	}
 }

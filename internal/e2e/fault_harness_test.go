@@ -161,13 +161,31 @@ func (w *world) refresh(m *member) (done <-chan struct{}) {
 	return w.refreshWithin(m, patience)
 }
 
-// refreshWithin does the same, and hangs up after d.
+// refreshAndLeave asks for a refresh, and hangs up as soon as the provider has
+// been asked for it: nobody waits for its end any more.
+func (w *world) refreshAndLeave(m *member) {
+	w.t.Helper()
+	posts := len(w.fake.Ledger().Posts)
+	ctx, cancel := context.WithCancel(w.t.Context())
+	defer cancel()
+	over := w.refreshUntil(ctx, m)
+	w.wantAsked(posts + 1)
+	cancel()
+	<-over
+}
+
+// refreshWithin does what refresh does, and hangs up after d.
 func (w *world) refreshWithin(m *member, d time.Duration) <-chan struct{} {
-	over := make(chan struct{})
 	ctx, cancel := context.WithTimeout(w.t.Context(), d)
+	w.t.Cleanup(cancel)
+	return w.refreshUntil(ctx, m)
+}
+
+// refreshUntil does what refresh does, and hangs up when ctx ends.
+func (w *world) refreshUntil(ctx context.Context, m *member) <-chan struct{} {
+	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		defer cancel()
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.proxyURL("/v1/connections/"+m.id+"/refresh"), nil)
 		if err != nil {
 			w.t.Error(err)

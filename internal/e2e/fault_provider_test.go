@@ -123,7 +123,8 @@ func TestAnswerLost(t *testing.T) {
 			}
 			for time.Since(began) < tc.life-tc.before-500*time.Millisecond {
 				for _, m := range hit {
-					if err := w.served(m); err != nil {
+					// One that went on into the hard margin says nothing.
+					if err := w.served(m); err != nil && time.Since(began) < tc.life-tc.before {
 						t.Fatalf("%v in, while the token is valid: %v", time.Since(began), err)
 					}
 				}

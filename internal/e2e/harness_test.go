@@ -189,12 +189,12 @@ func newWorld(t *testing.T, opts ...option) *world {
 }
 
 // nextPort is where freePort goes on to look. The ports are below those that
-// systems give out by themselves, so that nobody gets one by chance before the
-// program listens on it, or while it is down. Other runs may go on beside this
-// one, so it begins anywhere.
+// systems give out by themselves, and others than those of other packages' tests,
+// so that nobody gets one by chance before the program listens on it, or while it
+// is down. Other runs may go on beside this one, so it begins anywhere.
 var (
 	portMu   sync.Mutex
-	nextPort = 20000 + mathrand.IntN(10000) // guarded by portMu
+	nextPort = 20000 + mathrand.IntN(6000) // guarded by portMu
 )
 
 func freePort(t *testing.T) int {
@@ -316,9 +316,12 @@ func (w *world) kill() {
 	w.cmd = nil
 }
 
-// reload loads the Caddyfile again, as `caddy reload` does.
+// reload loads the Caddyfile again, as `caddy reload` does, and returns when the
+// servers of before take nothing any more. They end somewhat later than the
+// command, and what is sent until then on a connection that they keep may be lost.
 func (w *world) reload() error {
 	w.t.Helper()
+	kept := w.keepConnections()
 	w.writeCaddyfile()
 	cmd := exec.Command(w.bin, "reload", "--config", w.path("Caddyfile"), "--adapter", "caddyfile", "--address", "unix/"+w.path("admin.sock"), "--force")
 	cmd.Env, cmd.Dir = w.env(), w.site.Dir
@@ -326,6 +329,13 @@ func (w *world) reload() error {
 	if err != nil {
 		return fmt.Errorf("caddy reload: %w\n%s", err, out)
 	}
+	for _, conn := range kept {
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
+		if _, err := conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+			w.t.Errorf("a server of before the reload keeps its connections")
+		}
+	}
+	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 	return nil
 }
 

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -192,9 +193,17 @@ func TestCallerWhoHangsUpCancelsNothing(t *testing.T) {
 	w.eventually("the token has expired", w.expired(id))
 	release := make(chan struct{})
 	w.fake.Faults.Token(fakeprovider.Hold(release))
-	cmd := exec.CommandContext(t.Context(), "curl", "-sS", "-m", "1", "-H", "Lanyard-Key: "+w.clientKey, "-H", "Connection-Id: "+id, w.proxyURL("/me"))
-	if out, err := cmd.CombinedOutput(); err == nil {
-		t.Fatalf("the call was answered without a token: %s", out)
+	posts := len(w.fake.Ledger().Posts)
+	ctx, hangUp := context.WithCancel(t.Context())
+	defer hangUp()
+	cmd := exec.CommandContext(ctx, "curl", "-sS", "-H", "Lanyard-Key: "+w.clientKey, "-H", "Connection-Id: "+id, w.proxyURL("/me"))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.wantAsked(posts + 1)
+	hangUp()
+	if err := cmd.Wait(); err == nil {
+		t.Fatal("the call was answered without a token")
 	}
 	close(release)
 	w.eventually("the refresh went on", func() error { return w.generation(id, 2) })

@@ -1,10 +1,12 @@
 package e2e_test
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -14,6 +16,32 @@ import (
 	"testing"
 	"time"
 )
+
+// keepConnections returns a connection to each of Lanyard's sites that is kept
+// after a request, until the test's end at the latest.
+func (w *world) keepConnections() (kept []net.Conn) {
+	w.t.Helper()
+	for _, port := range []int{w.site.Connect, w.site.Proxy} {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.t.Cleanup(func() { _ = conn.Close() })
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		if _, err := fmt.Fprintf(conn, "GET /v1/health/live HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n", port); err != nil {
+			w.t.Fatal(err)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err == nil {
+			_, err = io.Copy(io.Discard, res.Body)
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		kept = append(kept, conn)
+	}
+	return kept
+}
 
 // whileCalling does something while the API is called over a connection, again
 // and again and from 8 sides at once. No call may fail.

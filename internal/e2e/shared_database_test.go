@@ -43,7 +43,7 @@ func TestSharedDatabaseStandsStill(t *testing.T) {
 	c := newTrio(t)
 	ids := []string{c.connect("u1"), c.connect("u2")}
 	for _, id := range ids {
-		c.allServe(id)
+		c.allKnow(id)
 	}
 	if err := c.db.Pause(); err != nil {
 		t.Fatal(err)

@@ -34,7 +34,7 @@ func TestManyStreamsThroughAReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	before, files := w.goroutines(), w.openFiles()
-	ctx, cancel := context.WithCancel(w.ctx())
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	m := &many{w: w, id: id, ctx: ctx, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1}}}
 	var calm, busy, slow sync.WaitGroup

@@ -208,10 +208,12 @@ func output(cmd *exec.Cmd) (string, error) {
 }
 
 // freePort returns a port that nobody listens on, below those that systems give
-// out by themselves: nobody gets it by chance while the server is down.
+// out by themselves: nobody gets it by chance while the server is down. Nor do the
+// tests of other packages, which choose theirs among others: fidelity from 15000
+// on, internal/e2e from 20000, internal/soak from 28000.
 func freePort() (int, error) {
 	for range 100 {
-		port := 10000 + mathrand.IntN(10000) //nolint:gosec // other processes may be looking too
+		port := 10000 + mathrand.IntN(5000) //nolint:gosec // other processes may be looking too
 		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			_ = l.Close()

@@ -111,10 +111,11 @@ func newSite(ctx context.Context, bin, dir, fake string) (*site, error) {
 	return s, s.choosePorts(ctx)
 }
 
-// choosePorts chooses ports below those that systems give out by themselves, so
-// that nobody gets one while the program is down.
+// choosePorts chooses ports below those that systems give out by themselves, and
+// others than those of other packages' tests, so that nobody gets one while the
+// program is down.
 func (s *site) choosePorts(ctx context.Context) (err error) {
-	next := 20000 + mathrand.IntN(10000) //nolint:gosec // other runs may be looking too
+	next := 28000 + mathrand.IntN(3000) //nolint:gosec // other runs may be looking too
 	for _, port := range []*int{&s.Connect, &s.Proxy} {
 		if *port, err = freePort(ctx, &next); err != nil {
 			return err
