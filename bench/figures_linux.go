@@ -2,16 +2,8 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"math"
 	"slices"
-	"strings"
-)
-
-// The marks in a Markdown file between which the figures are kept.
-const (
-	markBegin = "<!-- bench -->"
-	markEnd   = "<!-- /bench -->"
 )
 
 // figures are what one run of one program gave, by metric.
@@ -107,14 +99,4 @@ func percentile[T cmp.Ordered](values []T, q float64) T {
 	slices.Sort(values)
 	i := int(math.Ceil(q*float64(len(values)))) - 1
 	return values[max(0, min(i, len(values)-1))]
-}
-
-// between puts text between the marks of a Markdown document.
-func between(doc, text string) (string, error) {
-	before, rest, ok := strings.Cut(doc, markBegin)
-	_, after, closed := strings.Cut(rest, markEnd)
-	if !ok || !closed {
-		return "", errors.New("it has no " + markBegin + " … " + markEnd + " to put the figures in between")
-	}
-	return before + markBegin + "\n" + strings.TrimSpace(text) + "\n" + markEnd + after, nil
 }

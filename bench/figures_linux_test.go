@@ -84,18 +84,20 @@ func TestGate(t *testing.T) {
 	most := gate{what: "cost", limit: 0.7}
 	tests := []struct {
 		gate   gate
+		rounds int
 		median float64
 		missed bool
 		want   string
 	}{
-		{least, 1.4, false, "- ok: speed: 1.40x (1.00–2.00); at least 1.40x"},
-		{least, 1.39, true, "- **missed**: speed: 1.39x (1.00–2.00); at least 1.40x"},
-		{most, 0.7, false, "- ok: cost: 0.70x (1.00–2.00); at most 0.70x"},
-		{most, 0.71, true, "- **missed**: cost: 0.71x (1.00–2.00); at most 0.70x"},
-		{most, math.NaN(), false, "- not measured: cost"},
+		{least, 5, 1.4, false, "- ok: speed: 1.40x (1.00–2.00); at least 1.40x"},
+		{least, 5, 1.39, true, "- **missed**: speed: 1.39x (1.00–2.00); at least 1.40x"},
+		{most, 5, 0.7, false, "- ok: cost: 0.70x (1.00–2.00); at most 0.70x"},
+		{most, 5, 0.71, true, "- **missed**: cost: 0.71x (1.00–2.00); at most 0.70x"},
+		{most, 5, math.NaN(), false, "- not measured: cost"},
+		{least, 4, 1.39, false, "- not judged: speed: 1.39x (1.00–2.00); at least 1.40x"},
 	}
 	for _, tt := range tests {
-		got, missed := tt.gate.judge(spread{tt.median, 1, 2})
+		got, missed := tt.gate.judge(spread{tt.median, 1, 2}, tt.rounds)
 		if got != tt.want || missed != tt.missed {
 			t.Errorf("judge(%v) = %q, %v; want %q, %v", tt.median, got, missed, tt.want, tt.missed)
 		}
@@ -105,7 +107,7 @@ func TestGate(t *testing.T) {
 // What belongs to a bound has to be in a table, or it would count as not
 // measured for good.
 func TestReportJudgesAllBounds(t *testing.T) {
-	r := &report{head: "here", rounds: 1}
+	r := &report{head: "here", rounds: judgedRounds}
 	for _, g := range gates {
 		if r.table(g.job, g.upstream) != nil {
 			continue
@@ -124,6 +126,10 @@ func TestReportJudgesAllBounds(t *testing.T) {
 	if text, missed := r.markdown(); !missed {
 		t.Errorf("with too much memory, missed = false, want true:\n%s", text)
 	}
+	r.rounds--
+	if text, missed := r.markdown(); missed || !strings.Contains(text, "They are not judged") || !strings.Contains(text, "- not judged: memory") {
+		t.Errorf("in %d rounds, missed = %v, want false and that nothing is judged:\n%s", r.rounds, missed, text)
+	}
 }
 
 func TestNumber(t *testing.T) {
@@ -133,18 +139,6 @@ func TestNumber(t *testing.T) {
 	} {
 		if got != want {
 			t.Errorf("number = %q, want %q", got, want)
-		}
-	}
-}
-
-func TestBetween(t *testing.T) {
-	got, err := between("# Speed\n\n<!-- bench -->\nold\n<!-- /bench -->\n\nend\n", "\nnew\n\n")
-	if want := "# Speed\n\n<!-- bench -->\nnew\n<!-- /bench -->\n\nend\n"; err != nil || got != want {
-		t.Errorf("between = %q, %v; want %q, nil", got, err, want)
-	}
-	for _, doc := range []string{"", "<!-- bench -->\n", "<!-- /bench --> <!-- bench -->"} {
-		if got, err := between(doc, "new"); err == nil {
-			t.Errorf("between(%q) = %q, want an error", doc, got)
 		}
 	}
 }

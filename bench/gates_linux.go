@@ -5,6 +5,9 @@ import (
 	"math"
 )
 
+// judgedRounds is how many rounds it takes for a median that a bound is judged by.
+const judgedRounds = 5
+
 // maxMemory is what Lanyard may take under load with all connections, in MB.
 const maxMemory = 100
 
@@ -38,21 +41,19 @@ var gates = []gate{
 }
 
 // bounds returns a line for each bound, and whether one was missed. What was
-// not measured is not missed.
+// not measured is not missed, nor is anything in fewer than judgedRounds.
 func (r *report) bounds() (lines []string, missed bool) {
 	for _, g := range gates {
 		s := spread{Median: math.NaN()}
 		if t := r.table(g.job, g.upstream); t != nil {
 			s = spreadOf(t.ratios(programLanyard, programStock, g.metric))
 		}
-		line, bad := g.judge(s)
+		line, bad := g.judge(s, r.rounds)
 		lines, missed = append(lines, line), missed || bad
 	}
 	largest := r.loadedMemory()
-	verdict := "ok"
-	if largest > maxMemory {
-		verdict, missed = "**missed**", true
-	}
+	verdict, bad := verdictOn(largest <= maxMemory, r.rounds)
+	missed = missed || bad
 	if largest == 0 {
 		return append(lines, "- not measured: memory"), missed
 	}
@@ -75,16 +76,26 @@ func (r *report) loadedMemory() float64 {
 	return largest
 }
 
-func (g gate) judge(s spread) (line string, missed bool) {
+func (g gate) judge(s spread, rounds int) (line string, missed bool) {
 	if math.IsNaN(s.Median) {
 		return "- not measured: " + g.what, false
 	}
-	verdict, bound := "ok", "at least"
+	bound, held := "at least", s.Median >= g.limit
 	if !g.least {
-		bound = "at most"
+		bound, held = "at most", s.Median <= g.limit
 	}
-	if g.least && s.Median < g.limit || !g.least && s.Median > g.limit {
-		verdict, missed = "**missed**", true
-	}
+	verdict, missed := verdictOn(held, rounds)
 	return fmt.Sprintf("- %s: %s: %s; %s %.2fx", verdict, g.what, times(s), bound, g.limit), missed
+}
+
+// verdictOn says whether a bound held, if there were rounds enough.
+func verdictOn(held bool, rounds int) (verdict string, missed bool) {
+	switch {
+	case rounds < judgedRounds:
+		return "not judged", false
+	case held:
+		return "ok", false
+	default:
+		return "**missed**", true
+	}
 }

@@ -7,13 +7,14 @@ import (
 	"maps"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/lanyard-proxy/lanyard/bench/internal/document"
 )
 
 // options are the flags.
@@ -33,7 +34,8 @@ func main() {
 	flag.BoolVar(&o.quick, "quick", false, "one short round, to see whether it works; its figures mean nothing and no bound is enforced")
 	flag.StringVar(&o.peers, "peers", "", "further programs, with commas: "+strings.Join(peers, ", "))
 	flag.StringVar(&o.lanyard, "lanyard", "", "measure this Caddy with Lanyard, a `file`, instead of what ./xcaddy.sh builds")
-	flag.StringVar(&o.output, "o", "", "write the report to this `file` too: in a Markdown file that exists, between "+markBegin+" and "+markEnd)
+	begin, end := document.Marks("bench")
+	flag.StringVar(&o.output, "o", "", "write the report to this `file` too: in a Markdown file that exists, between "+begin+" and "+end)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	missed, err := run(ctx, o)
@@ -95,7 +97,7 @@ func run(ctx context.Context, o options) (missed bool, err error) {
 	if _, err := os.Stdout.WriteString(text); err != nil {
 		return false, err
 	}
-	return missed && !o.quick, keep(o.output, text)
+	return missed && !o.quick, document.Put(o.output, "bench", text)
 }
 
 func choose(names string) ([]*job, error) {
@@ -111,24 +113,6 @@ func choose(names string) ([]*job, error) {
 		chosen = append(chosen, jobs[i])
 	}
 	return chosen, nil
-}
-
-// keep writes the report to a file.
-func keep(file, text string) error {
-	if file == "" {
-		return nil
-	}
-	if filepath.Ext(file) == ".md" {
-		doc, err := os.ReadFile(file)
-		if err == nil {
-			if text, err = between(string(doc), text); err != nil {
-				return fmt.Errorf("%s: %w", file, err)
-			}
-		} else if !os.IsNotExist(err) {
-			return err
-		}
-	}
-	return os.WriteFile(file, []byte(text), 0o644)
 }
 
 // bench is one run of this program.

@@ -63,7 +63,11 @@ func (r *report) markdown() (text string, missed bool) {
 	}
 	r.writeMemory(&b)
 	lines, missed := r.bounds()
-	b.WriteString("\n### Bounds\n\nLanyard to stock Caddy:\n\n" + strings.Join(lines, "\n") + "\n\n### Notes\n\n")
+	b.WriteString("\n### Bounds\n\nLanyard to stock Caddy:\n\n")
+	if r.rounds < judgedRounds {
+		fmt.Fprintf(&b, "They are not judged: that takes %d rounds.\n\n", judgedRounds)
+	}
+	b.WriteString(strings.Join(lines, "\n") + "\n\n### Notes\n\n")
 	for _, note := range notes {
 		b.WriteString("- " + note + "\n")
 	}

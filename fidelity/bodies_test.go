@@ -198,7 +198,7 @@ func within(what string, limit time.Duration, done <-chan struct{}) error {
 	case <-done:
 		return nil
 	case <-time.After(limit):
-		return fmt.Errorf("%s: not within %v", what, limit)
+		return fmt.Errorf("%s: not within %v: %w", what, limit, context.DeadlineExceeded)
 	}
 }
 

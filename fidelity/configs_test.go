@@ -64,8 +64,11 @@ var configs = template.Must(template.New("").Parse(`
 	bind 127.0.0.1
 	lanyard_proxy {
 		links off
-{{- if or .H2 .CA}}
+{{- if or .H2 .CA .HeadTimeout}}
 		transport {
+			{{- if .HeadTimeout}}
+			response_header_timeout {{.HeadTimeout}}
+			{{- end}}
 			{{- if .H2}}
 			versions {{if .CA}}2{{else}}h2c{{end}}
 			{{- end}}
@@ -106,6 +109,9 @@ var configs = template.Must(template.New("").Parse(`
 		transport http {
 			compression off
 			expect_continue_timeout 1s
+			{{- if .HeadTimeout}}
+			response_header_timeout {{.HeadTimeout}}
+			{{- end}}
 			{{- if .H2}}
 			versions {{if .CA}}2{{else}}h2c{{end}}
 			{{- end}}
@@ -167,7 +173,7 @@ http {
 			proxy_request_buffering off;
 			proxy_buffer_size 128k;
 			proxy_buffers 8 128k;
-			proxy_read_timeout 1h;
+			proxy_read_timeout {{if .HeadTimeout}}{{.HeadTimeout}}{{else}}1h{{end}};
 			proxy_send_timeout 1h;
 			proxy_set_header Host {{.Host}};
 			proxy_set_header Authorization $token;

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -165,6 +166,7 @@ func kept(ctx context.Context, w *world) error {
 // word, while the proxy keeps it for the next request.
 func stale(ctx context.Context, w *world) error {
 	l := lane{w: w, up: newUpstream(w.t, nil)} //nolint:contextcheck // it lives as long as the test
+	seen := make(chan struct{}, 10)            // gets each end once the proxy has seen it
 	tag, _, off := l.up.handle(func(s *served) error {
 		if _, err := s.text(); err != nil {
 			return err
@@ -172,6 +174,11 @@ func stale(ctx context.Context, w *world) error {
 		if err := s.send(ok); err != nil {
 			return err
 		}
+		if err := s.conn.(*net.TCPConn).CloseWrite(); err != nil {
+			return err
+		}
+		_ = s.gone(atOnce) // it closes its side, too
+		seen <- struct{}{}
 		return errClose
 	})
 	defer off()
@@ -195,7 +202,9 @@ func stale(ctx context.Context, w *world) error {
 		if err := m.wantText("ok"); err != nil {
 			return fmt.Errorf("request %d, %s: %w", i, m.start, err)
 		}
-		time.Sleep(100 * time.Millisecond) // so that the proxy can see the end
+		if _, err := arrives(ctx, seen, atOnce+prompt, "the request is not answered to its end"); err != nil {
+			return err
+		}
 	}
 	return nil
 }

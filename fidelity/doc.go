@@ -5,4 +5,8 @@
 //	./xcaddy.sh && go test ./fidelity
 //
 // docs/fidelity.md is written from the table by `go test ./fidelity -update`.
+// How the peers fail what is marked is in testdata/faults.txt; `-faults` adds to it.
+//
+// TestNoAnswerIsAnothers goes on for longer with -mix.time, and draws the same
+// calls again with -mix.seed.
 package fidelity

@@ -2,7 +2,6 @@ package fidelity_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -161,7 +160,7 @@ func brokenUpload(lines []string, half string) func(context.Context, *world) err
 			case err == nil:
 				return fmt.Errorf("the body ended as if it were whole, with %q", b)
 			case timedOut(err):
-				return errors.New("the upstream does not hear that the upload has broken off")
+				return fmt.Errorf("the upstream does not hear that the upload has broken off: %w", err)
 			}
 			return errClose
 		}, func(c *client, path string) error {

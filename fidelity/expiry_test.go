@@ -13,9 +13,10 @@ import (
 	"time"
 )
 
-// tokenLife is how long the token of wsPastExpiry lives: time enough to start a
-// proxy and open a WebSocket with it.
-const tokenLife = 5 * time.Second
+// tokenLife is how long the token of wsPastExpiry lives: time enough to run the
+// import, which is told of its end, and open a WebSocket with it, on a machine
+// that runs all rows at once.
+const tokenLife = 12 * time.Second
 
 // expiring is an API and its token endpoint, which gives another token.
 type expiring struct {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -49,6 +50,7 @@ func groups() []group {
 		{"Answers before the final one", interimRows},
 		{"How connections end", endingRows},
 		{"Connections", connectionRows},
+		{"Odd upstreams, over connections that are kept, without and with TLS", oddRows},
 		{"Apps that speak HTTP/2", http2Rows},
 		{"Upstreams with TLS, which speak HTTP/2", tlsRows},
 		{"Server-sent events", sseRows},
@@ -69,7 +71,12 @@ func TestMain(m *testing.M) {
 	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
 		_ = f.Value.Set("12")
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := writeFaults(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 // TestFidelity runs each row against each proxy. A peer's row has to fail where
@@ -117,14 +124,24 @@ func (r row) try(t *testing.T, w *world, alone bool) (err error, late bool) { //
 	return err, err != nil && (ctx.Err() != nil || timedOut(err) || errors.Is(err, context.DeadlineExceeded))
 }
 
+// lateRows counts Lanyard's rows that came late and are tried once more: a busy
+// machine does that to some. An answer that hangs by chance does it to more.
+var lateRows atomic.Int32
+
+const maxLateRows = 3
+
 // judge runs one row.
 func judge(t *testing.T, w *world, r row) {
 	t.Helper()
 	why, marked := r.fails[w.proxy]
 	err, late := r.try(t, w, r.alone)
-	if (late && !marked) || (w.proxy != "lanyard" && (err != nil) != marked) {
+	if w.proxy == "lanyard" && late && lateRows.Add(1) <= maxLateRows {
+		fmt.Fprintf(os.Stderr, "fidelity: %q once more, alone, since time ran out: %v\n", r.name, err)
+		err, _ = r.try(t, w, true)
+	}
+	for tries := 0; tries < 2 && w.proxy != "lanyard" && ((err != nil) != marked || err != nil && !known(w.proxy, r.name, err)); tries++ {
 		// A busy machine can do that; the peers are there only to compare.
-		t.Logf("once more, alone, since the first try said: %v", err)
+		t.Logf("once more, alone, since the last try said: %v", err)
 		err, _ = r.try(t, w, true)
 	}
 	complain := t.Errorf
@@ -137,6 +154,8 @@ func judge(t *testing.T, w *world, r row) {
 	case w.proxy == "lanyard":
 	case err != nil && !marked:
 		complain("%s does not pass, and the row does not say so: %v", w.proxy, err)
+	case err != nil && !known(w.proxy, r.name, err):
+		complain("%s does not pass, but otherwise than %s says (%s; go test -faults adds it): %v", w.proxy, faultsFile, why, err)
 	case err != nil:
 		t.Logf("as marked (%s): %v", why, err)
 	case marked && !strings.HasPrefix(why, atTimes):

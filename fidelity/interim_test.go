@@ -65,10 +65,15 @@ var interimRows = []row{
 		}, func(*client) error { return nil }, false)
 	}},
 	{name: "100 comes only when the upstream wants the body", fails: marks{"nginx": "sends it by itself"}, run: func(ctx context.Context, w *world) error {
+		looked := make(chan struct{})
 		return w.expecting(ctx, func(s *served) error {
-			time.Sleep(300 * time.Millisecond)
+			select {
+			case <-looked:
+			case <-ctx.Done():
+			}
 			return s.send("HTTP/1.1 100 Continue\r\n\r\n")
 		}, func(c *client) error {
+			defer close(looked)
 			// It would come at once where the proxy says it by itself.
 			_ = c.SetReadDeadline(time.Now().Add(150 * time.Millisecond))
 			defer func() { _ = c.SetReadDeadline(time.Now().Add(10 * time.Second)) }()

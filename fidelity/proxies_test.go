@@ -41,7 +41,8 @@ type world struct {
 	bin string
 	dir string
 
-	sites sites // the upstreams of the rows on streams
+	sites sites  // the upstreams of the rows on streams
+	bench *bench // those of the rows on odd upstreams
 
 	// tls returns the upstreams with TLS, which are started on first use.
 	tls func() (*secure, error)
@@ -64,6 +65,11 @@ type spec struct {
 	Life time.Duration
 	// TokenURL is where Lanyard refreshes the token. Empty: nowhere.
 	TokenURL string
+	// HeadTimeout is how long the proxy waits for the head of an answer. 0: for
+	// minutes.
+	HeadTimeout time.Duration
+	// Users is how many further connections Lanyard has: userID and userToken.
+	Users int
 }
 
 // front is a proxy that runs before an upstream.
@@ -95,6 +101,7 @@ func newWorld(t *testing.T, proxy string) *world {
 	}
 	w.tls = sync.OnceValues(func() (*secure, error) { return startSecure(t, w) })
 	w.lane = lane{w: w, up: newUpstream(t, nil)}
+	w.bench = newBench(w)
 	if _, err := w.via(w.up.spec); err != nil {
 		t.Fatal(err)
 	}
@@ -283,8 +290,12 @@ func (w *world) connect(f *front, dir string, cfg settings) error {
 	if cfg.TokenURL != "" {
 		record += `, "refresh_token": "refreshtoken-0123456789"`
 	}
+	record += "}\n"
+	for i := range cfg.Users {
+		record += fmt.Sprintf(`{"id": %q, "integration": "fidelity", "user_id": "u%d", "access_token": %q}`, userID(i), i, userToken(i)) + "\n"
+	}
 	file := filepath.Join(dir, "import.jsonl")
-	if err := os.WriteFile(file, []byte(record+"}\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(record), 0o600); err != nil {
 		return err
 	}
 	cmd := exec.Command(w.bin, "lanyard", "import", file, "--no-verify", "--url", fmt.Sprintf("http://127.0.0.1:%d", cfg.Port2))
@@ -295,15 +306,25 @@ func (w *world) connect(f *front, dir string, cfg settings) error {
 	return nil
 }
 
+// userID names the connection of one of a front's Users, to whom the upstream
+// knows its token by userToken.
+func userID(i int) string {
+	return fmt.Sprintf("conn_IEQH746YNG7BY3A4ROGUBB%c%c%c%c", letter(i>>12), letter(i>>8), letter(i>>4), letter(i))
+}
+
+func letter(i int) byte { return "ABCDEFGHIJKLMNOP"[i&15] }
+
+func userToken(i int) string { return fmt.Sprintf("usertoken-%04d-0123456789", i) }
+
 const apiKey = "apikey-apikey-apikey-apikey-apikey-apikey"
 
 // nextPort is where freePort goes on to look. The ports are below those that
-// systems give out by themselves, so that nobody gets one by chance before the
-// program listens on it. Other runs may go on beside this one, so it begins
-// anywhere.
+// systems give out by themselves, and others than those of other packages' tests,
+// so that nobody gets one by chance before the program listens on it. Other runs
+// may go on beside this one, so it begins anywhere.
 var (
 	portMu   sync.Mutex
-	nextPort = 10000 + mathrand.IntN(10000) // guarded by portMu
+	nextPort = 15000 + mathrand.IntN(4000) // guarded by portMu
 )
 
 func freePort(t *testing.T) int {

@@ -124,7 +124,7 @@ func sseEvents(k kind, app *http.Transport) func(context.Context, *world) error 
 				return fmt.Errorf("event %d: %w", i, err)
 			}
 			if late := time.Since(sent); late > prompt {
-				return fmt.Errorf("event %d came %v late", i, late)
+				return fmt.Errorf("event %d came %v late: %w", i, late, context.DeadlineExceeded)
 			}
 		}
 		return nil

@@ -2,7 +2,6 @@ package fidelity_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -146,7 +145,7 @@ func arrives[T any](ctx context.Context, c <-chan T, within time.Duration, what 
 	case <-time.After(within):
 	}
 	var none T
-	return none, errors.New(what)
+	return none, fmt.Errorf("%s: %w", what, context.DeadlineExceeded)
 }
 
 // deadlineOf has a connection's operations end with ctx.

@@ -20,8 +20,9 @@ var quiet = log.New(io.Discard, "", 0)
 // secure are the upstreams with TLS: one of HTTP/1.1 that works on bytes, and
 // one that offers HTTP/2.
 type secure struct {
-	h1 *upstream
-	h2 *h2Upstream
+	h1     *upstream
+	h2     *h2Upstream
+	config *tls.Config // of h1, and of others like it
 }
 
 // h2Upstream is an HTTP/2 server of the standard library.
@@ -52,9 +53,10 @@ func startSecure(t *testing.T, w *world) (*secure, error) {
 		return nil, broken("%w", err)
 	}
 	h2.spec = spec{URL: srv.URL, CA: ca}
-	h1 := newUpstream(t, &tls.Config{Certificates: srv.TLS.Certificates, MinVersion: tls.VersionTLS12})
+	config := &tls.Config{Certificates: srv.TLS.Certificates, MinVersion: tls.VersionTLS12}
+	h1 := newUpstream(t, config)
 	h1.spec.CA = ca
-	return &secure{h1: h1, h2: h2}, nil
+	return &secure{h1: h1, h2: h2, config: config}, nil
 }
 
 // withTLS is a row on the HTTP/1.1 upstream with TLS.
@@ -190,6 +192,7 @@ var tlsRows = []row{
 		panic(http.ErrAbortHandler)
 	}, func(_ context.Context, h h2Call) error { return wantBroken(h.c, "/"+h.tag) }),
 	cancelsH2(),
+	remembersNothing,
 	toH2("Over TLS, 8 MiB go up and come down", nil, func(w http.ResponseWriter, r *http.Request) {
 		if err := wantStream(r.Body, 8<<20); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -261,7 +264,7 @@ func hears(words chan string, want string) error {
 			words <- word
 			time.Sleep(time.Millisecond)
 		case <-limit:
-			return fmt.Errorf("not within %v", atOnce)
+			return fmt.Errorf("not within %v: %w", atOnce, context.DeadlineExceeded)
 		}
 	}
 }

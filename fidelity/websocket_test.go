@@ -42,7 +42,7 @@ var webSocketRows = []row{
 	{name: "A switch to a protocol other than WebSocket, at an API by TLS that prefers HTTP 2", run: otherProtocol(overTLS), fails: map[string]string{
 		"caddy": "asks for it by HTTP/2, which has none",
 	}},
-	{name: "A WebSocket stays when its token expires and another call has it refreshed", run: wsPastExpiry, fails: map[string]string{
+	{name: "A WebSocket stays when its token expires and another call has it refreshed", run: wsPastExpiry, patience: tokenLife + 20*time.Second, fails: map[string]string{
 		"caddy": noTokens, "nginx": noTokens,
 	}},
 }

@@ -39,8 +39,8 @@ func (s *served) gone(limit time.Duration) error {
 	_ = s.conn.SetReadDeadline(time.Now().Add(limit))
 	defer func() { _ = s.conn.SetReadDeadline(time.Time{}) }()
 	n, err := io.Copy(io.Discard, s.in)
-	if err, ok := errors.AsType[net.Error](err); ok && err.Timeout() {
-		return fmt.Errorf("the proxy keeps its connection to the upstream for more than %v (%d bytes more came)", limit, n)
+	if timedOut(err) {
+		return fmt.Errorf("the proxy keeps its connection to the upstream for more than %v (%d bytes more came): %w", limit, n, err)
 	}
 	return nil
 }
@@ -50,6 +50,7 @@ type upstream struct {
 	spec  spec
 	host  string
 	conns atomic.Int64
+	open  sync.Map // :: net.Conn → true
 	rows  sync.Map // :: tag → *handler
 }
 
@@ -73,7 +74,7 @@ func newUpstream(t *testing.T, secure *tls.Config) *upstream {
 	u.spec.URL = "http://" + u.host
 	if secure != nil {
 		u.spec.URL = "https://" + u.host
-		l = tls.NewListener(l, secure)
+		l = tls.NewListener(corkedListener{l}, secure)
 	}
 	ctx := t.Context()
 	var work sync.WaitGroup
@@ -97,6 +98,8 @@ func newUpstream(t *testing.T, secure *tls.Config) *upstream {
 // error: errClose where it only wants the connection closed.
 func (u *upstream) serve(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
+	u.open.Store(conn, true)
+	defer u.open.Delete(conn)
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	in := bufio.NewReader(conn)
 	number := u.conns.Add(1)
@@ -119,6 +122,15 @@ func (u *upstream) serve(ctx context.Context, conn net.Conn) {
 			return
 		}
 	}
+}
+
+// hangUp closes the connections that there are, and leaves the proxy time to see it.
+func (u *upstream) hangUp() {
+	u.open.Range(func(conn, _ any) bool {
+		_ = conn.(net.Conn).Close()
+		return true
+	})
+	settle()
 }
 
 // errClose has the upstream close its connection.
@@ -287,7 +299,7 @@ func (l lane) exchange(ctx context.Context, ask asked, answer string) (*exchange
 			return nil, err
 		}
 	case <-time.After(2 * time.Second):
-		return nil, fmt.Errorf("the request did not reach the upstream; the answer is %q %q", x.answer.start, x.answer.lines)
+		return nil, fmt.Errorf("the request did not reach the upstream: %w; the answer is %q %q", context.DeadlineExceeded, x.answer.start, x.answer.lines)
 	}
 	if ask.again {
 		if err := c.send(c.head("GET", "/"+tag+"/again")); err != nil {

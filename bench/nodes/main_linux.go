@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/bench/internal/build"
+	"github.com/lanyard-proxy/lanyard/bench/internal/document"
 	"github.com/lanyard-proxy/lanyard/bench/internal/machine"
 )
 
@@ -31,7 +32,8 @@ func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 3, "`how many` times each number of Lanyards is measured")
 	flag.StringVar(&o.lanyard, "lanyard", "", "measure this Caddy with Lanyard, a `file`, instead of what ./xcaddy.sh builds")
-	flag.StringVar(&o.output, "o", "", "put the table into this Markdown `file`, between "+markBegin+" and "+markEnd)
+	begin, end := document.Marks("measured")
+	flag.StringVar(&o.output, "o", "", "put the table into this Markdown `file`, between "+begin+" and "+end)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o)
@@ -89,7 +91,7 @@ func run(ctx context.Context, o options) (err error) {
 	if _, err := os.Stdout.WriteString(text); err != nil {
 		return err
 	}
-	return keep(o.output, text)
+	return document.Put(o.output, "measured", text)
 }
 
 // bench is one run of this program.

@@ -1,19 +1,11 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-)
-
-// The marks in a Markdown file between which the table is kept.
-const (
-	markBegin = "<!-- measured -->"
-	markEnd   = "<!-- /measured -->"
 )
 
 // A report is all that was measured.
@@ -112,21 +104,4 @@ func number(v float64, digits int) string {
 		text = text[:i] + "," + text[i:]
 	}
 	return text
-}
-
-// keep puts the report into a Markdown file.
-func keep(file, text string) error {
-	if file == "" {
-		return nil
-	}
-	doc, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	before, rest, ok := strings.Cut(string(doc), markBegin)
-	_, after, closed := strings.Cut(rest, markEnd)
-	if !ok || !closed {
-		return errors.New(file + " has no " + markBegin + " … " + markEnd + " to put the figures in between")
-	}
-	return os.WriteFile(file, []byte(before+markBegin+"\n"+strings.TrimSpace(text)+"\n"+markEnd+after), 0o644)
 }

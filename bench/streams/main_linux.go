@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lanyard-proxy/lanyard/bench/internal/build"
+	"github.com/lanyard-proxy/lanyard/bench/internal/document"
 )
 
 // options are what the flags say.
@@ -23,6 +24,7 @@ type options struct {
 	only                      string
 	idle, busy, slow          int
 	hold, every, during, wait time.Duration
+	output                    string
 }
 
 func main() {
@@ -39,6 +41,8 @@ func main() {
 	flag.DurationVar(&o.every, "beat", 5*time.Second, "between two messages of an idle stream")
 	flag.DurationVar(&o.during, "during", 12*time.Second, "how long busy streams last")
 	flag.DurationVar(&o.wait, "wait", 10*time.Second, "how long a slow call takes")
+	begin, end := document.Marks("streams")
+	flag.StringVar(&o.output, "o", "", "write the report to this `file` too: in a Markdown file that exists, between "+begin+" and "+end)
 	flag.Parse()
 	if o.upstream != "" {
 		fatal(serveUpstream(o.upstream))
@@ -99,9 +103,10 @@ func run(ctx context.Context, o options) error {
 			}
 			_, _ = fmt.Fprintf(os.Stderr, "%s, %s: %v\n", c.name, k.name, time.Since(begun).Round(time.Second))
 		}
-		r.end(os.Stdout)
+		r.end()
 	}
-	return r.verdict(os.Stdout, time.Since(start))
+	missed := r.verdict(time.Since(start))
+	return errors.Join(missed, document.Put(o.output, "streams", r.text.String()))
 }
 
 // spareFiles are what a program has open besides its streams.

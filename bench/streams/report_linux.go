@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 // report is what is printed.
 type report struct {
+	text    strings.Builder // all of it
 	kinds   []kind
 	columns []*column
 	rows    []string // in the order they came
@@ -30,10 +30,13 @@ type column struct {
 }
 
 func (r *report) head(ctx context.Context, limit int) {
-	r.print(os.Stdout, machine.Describe(ctx)+fmt.Sprintf(" · open files: at most %d for each process\n", limit))
+	r.print(machine.Describe(ctx) + fmt.Sprintf(" · open files: at most %d for each process\n", limit))
 }
 
-func (r *report) print(w io.Writer, text string) { _, _ = io.WriteString(w, text) }
+func (r *report) print(text string) {
+	r.text.WriteString(text)
+	_, _ = os.Stdout.WriteString(text)
+}
 
 func (r *report) begin(c one, n int) {
 	r.columns, r.rows = nil, nil
@@ -45,7 +48,7 @@ func (r *report) begin(c one, n int) {
 
 func (r *report) column(i int) *column { return r.columns[i] }
 
-func (r *report) end(w io.Writer) {
+func (r *report) end() {
 	var b strings.Builder
 	b.WriteString("\n| " + r.title + " |")
 	for _, c := range r.columns {
@@ -59,13 +62,13 @@ func (r *report) end(w io.Writer) {
 		}
 		b.WriteString("\n")
 	}
-	r.print(w, b.String())
+	r.print(b.String())
 }
 
-func (r *report) verdict(w io.Writer, took time.Duration) error {
-	r.print(w, fmt.Sprintf("\nGates: %d ok, %d missed. It took %v.\n", r.ok, len(r.missed), took.Round(time.Second)))
+func (r *report) verdict(took time.Duration) error {
+	r.print(fmt.Sprintf("\nGates: %d ok, %d missed. It took %v.\n", r.ok, len(r.missed), took.Round(time.Second)))
 	for _, m := range r.missed {
-		r.print(w, "- missed: "+m+"\n")
+		r.print("- missed: " + m + "\n")
 	}
 	if len(r.missed) > 0 {
 		return errMissed

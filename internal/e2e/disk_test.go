@@ -258,11 +258,13 @@ func TestStopOnAFullDisk(t *testing.T) {
 	w.nothingLost(all)
 }
 
-// F029: every commit takes two seconds.
+// F029: every commit takes seconds: so many that a call which waits for one is
+// told from one that a busy machine holds up.
 func TestSlowDisk(t *testing.T) {
 	t.Parallel()
+	const commit = 4 * time.Second
 	w, all := newCrowd(t, 6)
-	w.fail("store.commit=sleep:2s")
+	w.fail("store.commit=sleep:" + commit.String())
 	slow, fast := all[:3], all[3:]
 	refreshed := make([]<-chan struct{}, len(slow))
 	for i, m := range slow {
@@ -287,7 +289,7 @@ func TestSlowDisk(t *testing.T) {
 			}
 		}
 	}
-	if slowest > time.Second {
+	if slowest > commit/2 {
 		t.Errorf("the slowest of %d calls with a valid token took %v", calls, slowest)
 	}
 	t.Logf("the slowest of %d calls with a valid token took %v", calls, slowest)

@@ -143,7 +143,8 @@ func (x *conn) receive(ctx context.Context, req *http.Request) (*http.Response, 
 		if err != nil {
 			return nil, err
 		}
-		if res.StatusCode >= http.StatusOK || res.StatusCode == http.StatusSwitchingProtocols {
+		interim := res.StatusCode >= http.StatusContinue && res.StatusCode < http.StatusOK
+		if !interim || res.StatusCode == http.StatusSwitchingProtocols {
 			return res, nil
 		}
 		if hook == nil {

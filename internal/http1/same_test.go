@@ -207,6 +207,7 @@ func TestAnswersAreReadAsByTransport(t *testing.T) {
 		"the longest head":           {answer: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: " + strings.Repeat("x", maxHead-500) + "\r\n\r\nok"},
 		"folded header":              {answer: "HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nok"},
 		"no reason":                  {answer: "HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok"},
+		"no status":                  {answer: "HTTP/1.1 099 X\r\nContent-Length: 2\r\n\r\nok"},
 		"odd status":                 {answer: "HTTP/1.1 999 Odd\r\nContent-Length: 2\r\n\r\nok"},
 		"HTTP/2 over HTTP/1":         {answer: "HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok"},
 		"repeated and odd headers":   {answer: "HTTP/1.1 200 OK\r\nSet-Cookie: a\r\nset-cookie: b\r\nX-Empty:\r\nX-Umlaut: \xfc\r\nContent-Length: 2\r\n\r\nok"},
