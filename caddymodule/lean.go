@@ -16,7 +16,7 @@ const (
 	leanAfter = 2 * time.Second
 	// leanEvery is how often what was looked at once is: the tables of the store
 	// above all, which compactions read from end to end.
-	leanEvery = time.Minute
+	leanEvery = 20 * time.Second
 )
 
 // keepLean gives back the pages of the program and of the store's tables that

@@ -245,6 +245,32 @@ func TestUpstreamsAreBounded(t *testing.T) {
 	}
 }
 
+// The buffer that is configured bounds what trailers there may be, for each call.
+func TestReadBuffer(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(http.TrailerPrefix+"X", strings.Repeat("x", 8<<10))
+		_, _ = io.WriteString(w, "ok")
+		_ = http.NewResponseController(w).Flush()
+	}))
+	t.Cleanup(srv.Close)
+	rt := upstreamsOf(t, `{"transport": {"read_buffer_size": 65536}}`, srv.Listener.Addr().String())
+	for range 3 {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := rt.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if string(b) != "ok" || err != nil || len(res.Trailer.Get("X")) != 8<<10 {
+			t.Errorf("%q, %v, a trailer of %d bytes", b, err, len(res.Trailer.Get("X")))
+		}
+	}
+}
+
 // An open proxy whose paths name connections would ask itself for ever.
 func TestA109ConfiguredLoop(t *testing.T) {
 	for options, want := range map[string]bool{`"open": true, "path": true`: true, `"path": true`: false, `"open": true`: false} {

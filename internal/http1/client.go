@@ -108,6 +108,10 @@ func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !ok || !plain(req) {
 		return nil, http.ErrSkipAltProtocol
 	}
+	ctx := req.Context()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	kept, known := c.take(o)
 	if !known {
 		return nil, http.ErrSkipAltProtocol
@@ -120,7 +124,6 @@ func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	defer heads.Put(head)
-	ctx := req.Context()
 	if kept != nil {
 		res, err := kept.send(ctx, req, head.Bytes())
 		if err == nil || ctx.Err() != nil || !isUnanswered(err) || !repeatable(req) {
@@ -128,11 +131,24 @@ func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 	}
 	fresh, err := c.connect(ctx, o)
-	if err != nil {
-		return nil, byCaller(ctx, err)
+	var res *http.Response
+	if err == nil {
+		res, err = fresh.send(ctx, req, head.Bytes())
 	}
-	res, err := fresh.send(ctx, req, head.Bytes())
+	if err != nil && ctx.Err() == nil {
+		c.forget(o)
+	}
 	return res, byCaller(ctx, err)
+}
+
+// forget has o no longer known, of which a new connection was of no use: it may
+// speak another version now. Connections that were kept say that it does not.
+func (c *Client) forget(o origin) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h := c.hosts[o]; h != nil && len(h.idle) == 0 {
+		delete(c.hosts, o)
+	}
 }
 
 // byCaller returns why the caller has given up, if that is what err comes from.
@@ -212,11 +228,19 @@ func (c *Client) take(o origin) (kept *conn, known bool) {
 		}
 		kept, h.idle[last], h.idle = h.idle[last], nil, h.idle[:last]
 		c.mu.Unlock()
-		if kept.silent() {
+		if !c.tooOld(kept) && kept.silent() {
 			return kept, true
 		}
 		kept.close()
 	}
+}
+
+// tooOld reports whether a connection was kept for too long: who is between may
+// have forgotten it without a word. The wall clock counts, too, as the other stands
+// still while a machine sleeps.
+func (c *Client) tooOld(x *conn) bool {
+	now := time.Now()
+	return max(now.Sub(x.idleSince), now.Round(0).Sub(x.idleSince.Round(0))) > c.IdleTimeout
 }
 
 // keep takes back a connection that has no request any more. It reports false if
@@ -307,7 +331,8 @@ func (c *Client) connect(ctx context.Context, o origin) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.HandshakeTimeout)
 	defer cancel()
 	if err := secured.HandshakeContext(ctx); err != nil {
-		return nil, errors.Join(err, raw.Close())
+		_ = raw.Close()
+		return nil, err
 	}
 	state := secured.ConnectionState()
 	x.net, x.state = secured, &state

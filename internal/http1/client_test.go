@@ -261,6 +261,29 @@ func TestGivingUp(t *testing.T) {
 	}
 }
 
+// What nobody wants any more is not sent, be there a connection for it.
+func TestGivenUpBefore(t *testing.T) {
+	t.Parallel()
+	up := serve(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", false)
+	c := knowing(t, up.url)
+	enough := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(enough)
+	for range 20 {
+		if got := fetch(t, c, request(http.MethodGet, up.url, nil)); got != "ok" {
+			t.Fatal(got)
+		}
+		if _, err := c.RoundTrip(request(http.MethodDelete, up.url, nil).WithContext(ctx)); !errors.Is(err, enough) {
+			t.Errorf("error = %v, want why it was given up", err)
+		}
+	}
+	up.mu.Lock()
+	defer up.mu.Unlock()
+	if len(up.got) != 20 || up.conns != 1 {
+		t.Errorf("%d requests came over %d connections", len(up.got), up.conns)
+	}
+}
+
 // An answer that nobody reads to its end takes its connection with it.
 func TestUnreadAnswer(t *testing.T) {
 	t.Parallel()
@@ -343,6 +366,24 @@ func TestTimeouts(t *testing.T) {
 	})
 }
 
+// An upstream that does not shake hands is one that takes too long, not one whose
+// connection could not be closed.
+func TestHandshakeTimeout(t *testing.T) {
+	t.Parallel()
+	u := listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	u.Scheme = "https"
+	c := newClient(t)
+	c.HandshakeTimeout = time.Millisecond
+	learn(c, u)
+	_, err := c.RoundTrip(request(http.MethodGet, u, nil).WithContext(t.Context()))
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error = %v", err)
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok { // what is logged
+		t.Errorf("error has %v", op)
+	}
+}
+
 // A body may take as long as it likes.
 func TestSlowBody(t *testing.T) {
 	t.Parallel()
@@ -386,6 +427,7 @@ func TestInterimRefused(t *testing.T) {
 		t.Errorf("error = %v", err)
 	}
 	// Where nobody looks at them, together they may be no longer than one.
+	learn(c, up.url) // it forgets who has failed
 	if got := fetch(t, c, request(http.MethodGet, up.url, nil)); !strings.Contains(got, "too long") {
 		t.Errorf("%.100q", got)
 	}
@@ -419,6 +461,27 @@ func TestIdle(t *testing.T) {
 		}
 		return errors.Is(err, http.ErrSkipAltProtocol)
 	})
+}
+
+// A connection that was kept for too long is not used, be it that nobody has come
+// yet to close it.
+func TestTooOld(t *testing.T) {
+	t.Parallel()
+	up := serve(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", false)
+	c := newClient(t)
+	c.IdleTimeout = time.Hour // when it is looked what is too old
+	learn(c, up.url)
+	for range 3 {
+		if got := fetch(t, c, request(http.MethodGet, up.url, nil)); got != "ok" {
+			t.Fatal(got)
+		}
+		c.IdleTimeout = 1
+	}
+	up.mu.Lock()
+	defer up.mu.Unlock()
+	if up.conns != 3 {
+		t.Errorf("%d connections", up.conns)
+	}
 }
 
 // No more are kept than may be, and none after Close.
@@ -515,6 +578,26 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// Where HTTP/1.1 is no longer spoken, it is asked of another client what is.
+func TestNoLongerHTTP1(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewUnstartedServer(nil) // for its certificate
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	u := listen(t, func(c net.Conn) {
+		_ = tls.Server(c, &tls.Config{Certificates: server.TLS.Certificates, NextProtos: []string{"h3"}}).HandshakeContext(t.Context()) //nolint:gosec // a test
+	})
+	u.Scheme = "https"
+	c := newClient(t)
+	learn(c, u)
+	if _, err := c.RoundTrip(request(http.MethodGet, u, nil).WithContext(t.Context())); err == nil || errors.Is(err, http.ErrSkipAltProtocol) {
+		t.Errorf("error = %v", err)
+	}
+	if _, err := c.RoundTrip(request(http.MethodGet, u, nil).WithContext(t.Context())); !errors.Is(err, http.ErrSkipAltProtocol) {
+		t.Errorf("then: %v", err)
+	}
+}
+
 // What stands behind an answer in the same TLS record is not on the network any more.
 func TestUnaskedAnswerOverTLS(t *testing.T) {
 	t.Parallel()
@@ -600,6 +683,7 @@ func TestNobodyGetsAnothersAnswer(t *testing.T) {
 				if random.IntN(20) == 0 {
 					time.AfterFunc(time.Duration(random.IntN(1000))*time.Microsecond, cancel)
 				}
+				learn(c, u) // it forgets who has failed
 				res, err := c.RoundTrip(request(http.MethodGet, u, http.Header{"X-Id": {id}}).WithContext(ctx))
 				if err == nil {
 					var b []byte

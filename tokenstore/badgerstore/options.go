@@ -26,7 +26,9 @@ func options(dir string, log *logger) badger.Options {
 		WithMemTableSize(memTableSize).
 		WithNumMemtables(2).
 		WithNumLevelZeroTables(levelZeroTables).
-		WithNumLevelZeroTablesStall(3 * levelZeroTables).
+		WithNumLevelZeroTablesStall(levelZeroMost).
+		WithBaseLevelSize(baseLevelSize).
+		WithLevelSizeMultiplier(levelRatio).
 		WithNumCompactors(mergesAtOnce).
 		// Sealed bytes don't compress, and without compression the page cache
 		// serves for the block cache.

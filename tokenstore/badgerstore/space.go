@@ -37,7 +37,7 @@ const (
 	// others (roomToMerge), and the log itself has to be there (logReserve).
 	roomForNextLog = 48 * mib
 	// roomToMerge is what of that is for merging tables: enough for a store of
-	// some 15 MB.
+	// some 10 MB.
 	roomToMerge = 36 * mib
 	// filesForNextLog is how many files must be possible to open for that. A
 	// Badger that can't open its next log can't even be read any more.
@@ -63,8 +63,17 @@ const (
 	logReserve = 4 * mib
 	// logFull is how much is in a log when the next transaction may begin another.
 	logFull = memTableSize - memTableSize/8
-	// levelZeroTables is how many tables made of logs Badger merges with others.
-	levelZeroTables = 5
+	// levelZeroTables is how many tables made of logs Badger merges with others, and
+	// levelZeroMost how many there are at most, for which writes then wait. The more
+	// are merged at once, the less often is everything else written again, and the
+	// more there is to look at, and on the disk beside what it is made to.
+	levelZeroTables = 8
+	levelZeroMost   = 15
+	// baseLevelSize is up to how many bytes the first level is that they are merged
+	// with, and levelRatio how many times that each below is: about so many times
+	// its own size is written again when a table goes down a level.
+	baseLevelSize = 32 * mib
+	levelRatio    = 6
 )
 
 // errReadOnly is returned for what can't be written since the file system is

@@ -30,11 +30,11 @@ func TestSpaceForMerges(t *testing.T) {
 		extra  int64 // MiB
 	}{
 		{"none", nil, 0},
-		{"a small store", level(6, 7, 2*mib), 0},
+		{"a small store", level(6, 5, 2*mib), 0},
 		{"level 0 and the next", append(level(0, 20, 3*mib), level(6, 10, 2*mib)...), 60 + 20 + 2 - 36},
-		{"a large store", append(level(5, 10, 8*mib), level(6, 10*half, 16*mib)...), 15 + 80 + 8 + 16*half - 36},
-		{"a table over a gap", append(level(6, 40, 16*mib), badgerstore.Span{Level: 5, First: "000", Last: "999", Bytes: mib}), 641 + 16 - 36},
-		{"a table of one key", append(level(6, 40, 16*mib), badgerstore.Span{Level: 5, First: "024", Last: "024", Bytes: mib}), 17 + 16 - 36},
+		{"a large store", append(level(5, 10, 8*mib), level(6, 10*half, 16*mib)...), 24 + 80 + 8 + 16*half - 36},
+		{"a table over a gap", append(level(6, 40, 16*mib), badgerstore.Span{Level: 5, First: "000", Last: "999", Bytes: mib}), 641 + 25 - 36},
+		{"a table of one key", append(level(6, 40, 16*mib), badgerstore.Span{Level: 5, First: "024", Last: "024", Bytes: mib}), 17 + 25 - 36},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			extra := max(0, tt.extra) * mib
