@@ -47,6 +47,10 @@ type Client struct {
 	closed bool             // guarded by mu: nothing is kept any more
 }
 
+// tidyEvery is how long a connection may hold a file that its upstream has closed.
+// Many close theirs after a few seconds.
+const tidyEvery = 5 * time.Second
+
 // origin is where connections lead to.
 type origin struct{ scheme, host string }
 
@@ -80,7 +84,7 @@ func (c *Client) knownLocked(o origin) *host {
 		}
 		c.hosts[o] = h
 		if c.sweep == nil {
-			c.sweep = time.AfterFunc(c.IdleTimeout, c.tidy)
+			c.sweep = time.AfterFunc(min(c.IdleTimeout, tidyEvery), c.tidy)
 		}
 	}
 	return h
@@ -282,7 +286,7 @@ func (c *Client) tidy() {
 		}
 	}
 	if len(c.hosts) > 0 {
-		c.sweep.Reset(c.IdleTimeout / 2)
+		c.sweep.Reset(min(c.IdleTimeout/2, tidyEvery))
 	} else {
 		c.sweep = nil
 	}

@@ -463,6 +463,7 @@ func TestIdle(t *testing.T) {
 	})
 }
 
+<<<<<<< ours
 // A connection that was kept for too long is not used, be it that nobody has come
 // yet to close it.
 func TestTooOld(t *testing.T) {
@@ -481,6 +482,31 @@ func TestTooOld(t *testing.T) {
 	defer up.mu.Unlock()
 	if up.conns != 3 {
 		t.Errorf("%d connections", up.conns)
+=======
+// A connection that the upstream has closed is closed soon, however long it might
+// have been kept.
+func TestClosedWhileKept(t *testing.T) {
+	t.Parallel()
+	closed := make(chan struct{})
+	u := listen(t, func(c net.Conn) {
+		if _, err := readHead(bufio.NewReader(c)); err == nil {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			_ = c.(*net.TCPConn).CloseWrite() //nolint:forcetypeassert // it is
+			_, _ = io.Copy(io.Discard, c)
+			close(closed)
+		}
+	})
+	c := newClient(t)
+	c.IdleTimeout = time.Hour
+	learn(c, u)
+	if got := fetch(t, c, request(http.MethodGet, u, nil)); got != "ok" {
+		t.Fatal(got)
+	}
+	select {
+	case <-closed:
+	case <-time.After(30 * time.Second):
+		t.Error("it is kept half closed")
+>>>>>>> theirs
 	}
 }
 
