@@ -133,7 +133,8 @@ func newTransport(ctx caddy.Context, config *reverseproxy.HTTPTransport, allowPr
 // usual reports whether nothing is configured that only http.Transport does.
 func usual(own *reverseproxy.HTTPTransport, t *http.Transport) bool {
 	return !hasDialler(own) && t.DialTLSContext == nil && !t.DisableKeepAlives && t.IdleConnTimeout > 0 &&
-		t.MaxIdleConns == 0 && t.MaxConnsPerHost == 0 && t.MaxIdleConnsPerHost > 0 && t.ReadBufferSize == 0
+		t.MaxIdleConns == 0 && t.MaxConnsPerHost == 0 && t.MaxIdleConnsPerHost > 0 && t.ReadBufferSize == 0 &&
+		(t.Protocols == nil || !t.Protocols.UnencryptedHTTP2())
 }
 
 // guardDials has each address looked at that is dialled.

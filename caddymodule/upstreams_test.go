@@ -271,6 +271,45 @@ func TestReadBuffer(t *testing.T) {
 	}
 }
 
+// As many connections are made as there are calls at once, from the start.
+func TestNoMoreConnectionsThanCalls(t *testing.T) {
+	const calls = 8
+	var conns atomic.Int32
+	came, leave := make(chan struct{}), make(chan struct{})
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		came <- struct{}{}
+		<-leave
+	}))
+	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			conns.Add(1)
+		}
+	}
+	srv.Start()
+	t.Cleanup(srv.Close)
+	rt := upstreamsOf(t, `{}`, srv.Listener.Addr().String())
+	for range 3 {
+		var wg sync.WaitGroup
+		for range calls {
+			wg.Go(func() {
+				if err := reach(t, rt, srv.URL); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for range calls {
+			<-came
+		}
+		for range calls {
+			leave <- struct{}{}
+		}
+		wg.Wait()
+	}
+	if n := conns.Load(); n != calls {
+		t.Errorf("%d connections for %d calls at once", n, calls)
+	}
+}
+
 // An open proxy whose paths name connections would ask itself for ever.
 func TestA109ConfiguredLoop(t *testing.T) {
 	for options, want := range map[string]bool{`"open": true, "path": true`: true, `"path": true`: false, `"open": true`: false} {

@@ -23,8 +23,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// Client sends requests to upstreams that are known to speak HTTP/1.1. All of its
-// fields are required. It is safe for concurrent use.
+// Client sends requests to upstreams that speak HTTP/1.1: without TLS to all, with
+// TLS to those that are known to. All of its fields are required. It is safe for concurrent use.
 type Client struct {
 	// Dial connects to host:port. What it returns is used again only if it is a
 	// syscall.Conn, as those of package net are.
@@ -43,7 +43,7 @@ type Client struct {
 
 	mu     sync.Mutex
 	hosts  map[origin]*host // guarded by mu
-	sweep  *time.Timer      // guarded by mu; nil while there are no hosts
+	sweep  *time.Timer      // guarded by mu; nil while nobody has to tidy
 	closed bool             // guarded by mu: nothing is kept any more
 }
 
@@ -103,7 +103,7 @@ func originOf(u *url.URL) (origin, bool) {
 
 // RoundTrip implements http.RoundTripper. It returns http.ErrSkipAltProtocol for a
 // request that is not for it: one that has a body, asks for more than an answer,
-// or goes to a host that is not known to speak HTTP/1.1.
+// or goes by TLS to a host that is not known to speak HTTP/1.1.
 //
 // A request that can be repeated (RFC 9110 section 9.2.2) is sent again if a kept
 // connection turns out to be closed before any answer.
@@ -216,14 +216,14 @@ func repeatable(req *http.Request) bool {
 }
 
 // take returns a kept connection to o, nil if there is none, and whether o is
-// known.
+// known: without TLS there is nothing to find out.
 func (c *Client) take(o origin) (kept *conn, known bool) {
 	for {
 		c.mu.Lock()
 		h := c.hosts[o]
 		if h == nil {
 			c.mu.Unlock()
-			return nil, false
+			return nil, o.scheme == "http"
 		}
 		last := len(h.idle) - 1
 		if last < 0 {
