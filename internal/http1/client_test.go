@@ -603,7 +603,7 @@ func TestNoLongerHTTP1(t *testing.T) {
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	u := listen(t, func(c net.Conn) {
-		_ = tls.Server(c, &tls.Config{Certificates: server.TLS.Certificates, NextProtos: []string{"h3"}}).HandshakeContext(t.Context()) //nolint:gosec // a test
+		_ = tls.Server(c, &tls.Config{Certificates: server.TLS.Certificates, NextProtos: []string{"h3"}}).HandshakeContext(t.Context())
 	})
 	u.Scheme = "https"
 	c := newClient(t)
