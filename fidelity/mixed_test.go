@@ -207,7 +207,7 @@ func (a *mixApp) try(tag, method string, call mixCall, p *mixPlan) (outcome stri
 	}
 	head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n", method, call.path(tag), a.c.host, a.m.keyOf(call.user))
 	switch {
-	case method == "POST" && a.r.IntN(2) == 0:
+	case method == "POST" && !p.behind && a.r.IntN(2) == 0:
 		head += fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(call.body()), call.body())
 	case method == "POST":
 		head += "Content-Length: 0\r\n\r\n"
