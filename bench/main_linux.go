@@ -30,7 +30,7 @@ type options struct {
 func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 5, "`how many` times each program is measured")
-	flag.StringVar(&o.jobs, "jobs", "", "only these jobs, with commas: requests, h2c, latency, download, upload, sse")
+	flag.StringVar(&o.jobs, "jobs", "", "only these jobs, with commas: requests, h2c, latency, latency1000, download, upload, sse")
 	flag.BoolVar(&o.quick, "quick", false, "one short round, to see whether it works; its figures mean nothing and no bound is enforced")
 	flag.StringVar(&o.peers, "peers", "", "further programs, with commas: "+strings.Join(peers, ", "))
 	flag.StringVar(&o.lanyard, "lanyard", "", "measure this Caddy with Lanyard, a `file`, instead of what ./xcaddy.sh builds")

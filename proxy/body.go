@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -24,10 +25,12 @@ var errAttemptOver = errors.New("attempt is over")
 // after another. What is read is kept in the spool, up to a limit; while it
 // holds everything, a further attempt can begin.
 //
-// One goroutine reads the app, the pump: first when an attempt wants more than
-// there is, then one buffer ahead of it. No attempt does so itself, since an
-// HTTP/2 transport waits for the Read it is in before it lets go of a request,
-// and the app may stall for ever.
+// As long as a further attempt may come, one goroutine reads the app, the pump:
+// first when an attempt wants more than there is, then one buffer ahead of it. No
+// attempt does so itself: a transport waits for the Read it is in before it lets
+// go of a request, and the app may stall for ever. The only attempt that is left
+// once the spool was too small reads the app itself, which spares a copy and a
+// change of goroutines for each piece. If it is closed, hurry ends that read.
 //
 // A buffer that is given back is soon another request's, so nobody may have it
 // any more. All of a source's buffers are the pump's. It is the only one that
@@ -41,6 +44,7 @@ var errAttemptOver = errors.New("attempt is over")
 type source struct {
 	body  io.Reader
 	limit int64
+	hurry func() // has a read of the app end soon; nil where nothing can
 
 	mu      sync.Mutex // guards what follows; not held while the app is read
 	changed *sync.Cond // on every change
@@ -48,18 +52,20 @@ type source struct {
 	held    bool   // the current attempt may not go on for now
 	spool   spool  // all that was read, unless lost
 	lost    bool   // more was read than the spool may keep
-	piece   []byte // once lost: what was read and not yet taken
+	piece   []byte // once lost: what was read before and not yet taken
 	err     error  // how the body ended
 	wanted  bool   // more is to be read
 	reading bool   // the app is being read
-	running bool   // the goroutine is there
+	running bool   // the pump is there
+	hurried bool   // the app's next bytes had to come soon
 	last    bool   // no further attempt will begin
 	done    bool   // nothing more is to be read
 }
 
-// newSource returns a source that keeps limit bytes of body.
-func newSource(body io.Reader, limit int64) *source {
-	s := &source{body: body, limit: limit}
+// newSource returns a source that keeps limit bytes of body. hurry has a read of
+// the body end soon, and may be nil.
+func newSource(body io.Reader, limit int64, hurry func()) *source {
+	s := &source{body: body, limit: limit, hurry: hurry}
 	s.changed = sync.NewCond(&s.mu)
 	return s
 }
@@ -149,14 +155,15 @@ func (s *source) sent() bool {
 	return s.current.ended
 }
 
-// failed reports whether the app's body broke off.
-func (s *source) failed() bool {
+// isGone reports whether the app has broken off: by what became of its body, or of
+// ctx, the request's, which a server also ends when a read was cut off here.
+func (s *source) isGone(ctx context.Context) bool {
 	if s == nil {
-		return false
+		return ctx.Err() != nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.err != nil && !errors.Is(s.err, io.EOF)
+	return (s.err != nil && !errors.Is(s.err, io.EOF)) || (ctx.Err() != nil && !s.hurried)
 }
 
 // leave says that no further attempt will begin: the source ends with the
@@ -183,14 +190,8 @@ func (s *source) finish(rc *http.ResponseController, major int) {
 	defer s.mu.Unlock()
 	s.done = true
 	s.stopLocked()
-	if s.reading {
-		grace := graceRead
-		if major != 1 {
-			grace = 0 // one stream of many: cutting it harms no answer
-		}
-		_ = rc.SetReadDeadline(time.Now().Add(grace))
-	}
-	for s.running {
+	s.hurryLocked()
+	for s.running || s.reading {
 		s.changed.Wait()
 	}
 	s.spool.free()
@@ -199,39 +200,44 @@ func (s *source) finish(rc *http.ResponseController, major int) {
 	}
 }
 
-// pump reads the app whenever more is wanted, until the body has ended or the
-// source is done.
+// hurryLocked has the app's next bytes come soon or not at all.
+func (s *source) hurryLocked() {
+	if s.reading && s.hurry != nil {
+		s.hurried = true
+		s.hurry()
+	}
+}
+
+// pump reads the app whenever more is wanted, until the body has ended, more was
+// read than is kept, and that taken, or the source is done.
 func (s *source) pump() {
-	var in window // for what is not kept
+	var in window // for the piece
 	defer in.free()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var (
-		buf []byte
-		n   int
-		err error
-	)
-	for !s.done && (s.err == nil || len(s.piece) > 0) {
-		switch {
-		case !s.wanted:
+	for !s.done && (len(s.piece) > 0 || (s.err == nil && !s.lost)) {
+		if s.lost || !s.wanted {
 			s.changed.Wait()
 			continue
-		case s.lost: // and the piece before has been taken
-			in.grow(n)
-			buf = in.bytes()
-		default:
-			buf = s.spool.room()
 		}
-		s.reading = true
-		s.mu.Unlock()
-		n, err = s.body.Read(buf)
-		s.mu.Lock()
-		s.reading, s.wanted, s.err = false, false, err
+		buf := s.spool.room()
+		n, err := s.readLocked(buf)
+		s.wanted, s.err = false, err
 		s.keep(buf[:n], &in)
-		s.changed.Broadcast()
 	}
 	s.running, s.piece = false, nil
 	s.changed.Broadcast()
+}
+
+// readLocked reads the app, unlocked.
+func (s *source) readLocked(p []byte) (int, error) {
+	s.reading = true
+	s.mu.Unlock()
+	n, err := s.body.Read(p)
+	s.mu.Lock()
+	s.reading = false
+	s.changed.Broadcast()
+	return n, err
 }
 
 // keep takes what was read: into the spool, where it stands already, as long as
@@ -239,17 +245,13 @@ func (s *source) pump() {
 // gets may go beyond the limit: it is no more than one buffer, and the other has
 // yet to read what stands before it.
 func (s *source) keep(b []byte, in *window) {
-	if s.lost {
-		s.piece = b
-		return
-	}
 	late := s.held || s.current.closed || s.current.pos < s.spool.size
 	if late || int64(s.spool.size+len(b)) <= s.limit {
 		s.spool.size += len(b)
 		return
 	}
 	s.lost = true
-	in.widen() // most that are so long go on for long
+	in.widen()
 	s.piece = in.bytes()[:copy(in.bytes(), b)]
 	s.spool.free()
 }
@@ -275,11 +277,23 @@ func (a *attempt) Read(p []byte) (int, error) {
 			return n, a.took(a.pos == s.spool.size)
 		case s.err != nil:
 			return 0, a.took(true)
-		default:
+		case s.lost && !s.running && !s.reading:
+			return a.readOn(p)
+		case !s.lost:
 			s.wantLocked()
 		}
 		s.changed.Wait()
 	}
+}
+
+// readOn reads the app, for an attempt that is the last.
+func (a *attempt) readOn(p []byte) (int, error) {
+	n, err := a.s.readLocked(p)
+	if a.closed && !errors.Is(err, io.EOF) {
+		return 0, errAttemptOver // the app is not to blame
+	}
+	a.s.err = err
+	return n, a.took(true)
 }
 
 // took returns how the body ended, if it did and this was all of it. If there
@@ -288,6 +302,9 @@ func (a *attempt) took(all bool) error {
 	s := a.s
 	switch {
 	case !all:
+		return nil
+	case s.err == nil && s.lost:
+		s.changed.Broadcast() // the pump need not keep the piece
 		return nil
 	case s.err == nil:
 		s.wantLocked()
@@ -319,6 +336,9 @@ func (a *attempt) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a.closed = true
+	if s.lost && s.current == a {
+		s.hurryLocked()
+	}
 	s.done = s.done || (s.last && s.current == a)
 	s.changed.Broadcast()
 	return nil

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/lanyard-proxy/lanyard/metrics"
 )
@@ -24,7 +25,7 @@ var errBadStatus = errors.New("upstream answered with no final status")
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, c *call) int {
 	rc := http.NewResponseController(w)
 	if hasBody(r) {
-		c.body, c.trailers = newSource(r.Body, h.spoolFor(r)), slices.Collect(maps.Keys(r.Trailer))
+		c.body, c.trailers = newSource(r.Body, h.spoolFor(r), hurry(rc, r.ProtoMajor)), slices.Collect(maps.Keys(r.Trailer))
 		// An early answer must not wait for the body: HTTP/1 servers do
 		// otherwise. Where it isn't supported it isn't needed.
 		_ = rc.EnableFullDuplex()
@@ -39,9 +40,9 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, c *call) int {
 		}
 	}
 	if err != nil {
-		if r.Context().Err() != nil || c.body.failed() {
+		if c.body.isGone(r.Context()) {
 			h.failed(c, metrics.CallCanceled)
-			panic(http.ErrAbortHandler) // the app is gone, or its body was none
+			panic(http.ErrAbortHandler)
 		}
 		closeAfter(w.Header(), r, c)
 		p := h.problemUpstream(err, c)
@@ -61,6 +62,17 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, c *call) int {
 	res.Body = c.echo.body(res)
 	answer(w, rc, r, c, res)
 	return res.StatusCode
+}
+
+// hurry returns what cuts off an app that does not go on with its body.
+func hurry(rc *http.ResponseController, major int) func() {
+	return func() {
+		grace := graceRead
+		if major != 1 {
+			grace = 0 // one stream of many: cutting it harms no answer
+		}
+		_ = rc.SetReadDeadline(time.Now().Add(grace))
+	}
 }
 
 // validStatus reports whether a final status can be passed on: the switch to

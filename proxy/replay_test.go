@@ -180,15 +180,30 @@ func Test401PassesOn(t *testing.T) {
 }
 
 // The refusal of a refresh says that the connection is dead: better than a
-// 401 that looks as if the next call might work.
+// 401 that looks as if the next call might work. An app that stalls must not hold
+// it up, whether what it has sent is kept or not.
 func Test401OfADeadConnection(t *testing.T) {
-	r := newRig(t, refuseEarly(t, 4, func(http.ResponseWriter, *http.Request) { t.Error("replayed") }))
-	r.grants.renewErr = tokenstore.ErrReconnect
-	reader, writer := io.Pipe() // an app that stalls must not hold it up
-	defer writer.Close()
-	go func() { _, _ = writer.Write([]byte("body")) }()
-	res, body := r.do(t, r.request(t, http.MethodPost, "/x", reader))
-	wantProblem(t, res, body, http.StatusFailedDependency, "reconnect_required")
+	for _, http2 := range []bool{false, true} {
+		for _, spool := range []int64{0, 1} {
+			t.Run(fmt.Sprintf("HTTP2 %v, spool %d", http2, spool), func(t *testing.T) {
+				upstream := httptest.NewUnstartedServer(refuseEarly(t, 6000, func(http.ResponseWriter, *http.Request) { t.Error("replayed") }))
+				upstream.EnableHTTP2 = http2
+				upstream.StartTLS()
+				t.Cleanup(upstream.Close)
+				r := newRigFor(t, upstream.URL, func(c *proxy.Config, _ *proxy.Upstream) {
+					transport := upstream.Client().Transport.(*http.Transport).Clone()
+					t.Cleanup(transport.CloseIdleConnections)
+					c.Transport, c.Spool = transport, spool
+				})
+				r.grants.renewErr = tokenstore.ErrReconnect
+				reader, writer := io.Pipe()
+				defer writer.Close()
+				go func() { _, _ = writer.Write(make([]byte, 6000)) }()
+				res, body := r.do(t, r.request(t, http.MethodPost, "/x", reader))
+				wantProblem(t, res, body, http.StatusFailedDependency, "reconnect_required")
+			})
+		}
+	}
 }
 
 func TestParallel401s(t *testing.T) {

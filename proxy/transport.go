@@ -43,9 +43,10 @@ func (h *Handler) sendRenewed(ctx context.Context, c *call) (*http.Response, err
 	next, err := h.cfg.Grants.Renew(ctx, c.grant.ConnectionID, c.grant.Token.Generation)
 	switch {
 	case errors.Is(err, tokenstore.ErrReconnect):
+		p := h.problemEnded(ctx, err, c.grant)
 		c.body.stop()
-		_ = res.Body.Close()
-		return nil, &refusalError{h.problemEnded(ctx, err, c.grant)}
+		_ = res.Body.Close() // which may end ctx, see isGone
+		return nil, &refusalError{p}
 	case err != nil || next.Token.Generation <= c.grant.Token.Generation:
 		c.body.release()
 		return res, nil //nolint:nilerr // the provider's own 401 is the answer
@@ -169,7 +170,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return response(req, problem), nil
 	}
 	if hasBody(req) {
-		c.body, c.trailers = newSource(req.Body, t.h.spoolFor(req)), slices.Collect(maps.Keys(req.Trailer))
+		c.body, c.trailers = newSource(req.Body, t.h.spoolFor(req), nil), slices.Collect(maps.Keys(req.Trailer))
 	}
 	res, err := t.h.send(ctx, c)
 	c.body.leave()

@@ -9,10 +9,6 @@ import (
 const (
 	// copyBuffer is how much is copied at a time where much comes.
 	copyBuffer = 32 << 10
-	// hugeBuffer is how much is read at a time where as much comes and another
-	// goroutine passes it on: each turn changes goroutines. More leaves the
-	// processor's cache before it has been passed on.
-	hugeBuffer = 256 << 10
 	// waitBuffer is what a stream holds that waits for more. A server-sent event
 	// or a message seldom has more bytes, and a read of as many goes past the
 	// transport's own buffer.
@@ -21,7 +17,6 @@ const (
 
 var (
 	buffers     = sync.Pool{New: func() any { return new([copyBuffer]byte) }} // :: *[copyBuffer]byte
-	hugeBuffers = sync.Pool{New: func() any { return new([hugeBuffer]byte) }} // :: *[hugeBuffer]byte
 	waitBuffers = sync.Pool{New: func() any { return new([waitBuffer]byte) }} // :: *[waitBuffer]byte
 )
 
@@ -31,14 +26,10 @@ var (
 type window struct {
 	small *[waitBuffer]byte
 	large *[copyBuffer]byte
-	huge  *[hugeBuffer]byte // only after grow
 }
 
 // bytes returns what to read into.
 func (w *window) bytes() []byte {
-	if w.huge != nil {
-		return w.huge[:]
-	}
 	if w.large != nil {
 		return w.large[:]
 	}
@@ -65,27 +56,8 @@ func (w *window) widen() {
 	}
 }
 
-// grow chooses as fit does, up to the largest buffer: while reads fill what they
-// read into. One that does not has left nothing, and the next may wait for long.
-func (w *window) grow(n int) {
-	switch {
-	case n == hugeBuffer:
-		return
-	case n == copyBuffer && w.huge == nil:
-		w.huge = hugeBuffers.Get().(*[hugeBuffer]byte)
-		return
-	case w.huge != nil:
-		hugeBuffers.Put(w.huge)
-		w.huge = nil
-	}
-	w.fit(n)
-}
-
 // free gives back what is held.
 func (w *window) free() {
-	if w.huge != nil {
-		hugeBuffers.Put(w.huge)
-	}
 	if w.large != nil {
 		buffers.Put(w.large)
 	}
