@@ -27,8 +27,8 @@ var (
 
 // Record is one of a store's records, as another store takes it in: as it is,
 // with its revision, its times, and an event with its place in the log. One of
-// the fields is set. A store's are told in the order of the fields, events by
-// Seq, without gaps.
+// the fields is set. A store's are told in the order of the fields, connections
+// by ID, events by Seq, without gaps.
 type Record struct {
 	Deleted    string // the ID of a connection that was deleted, and is never given again
 	Connection *Connection

@@ -56,7 +56,8 @@ func markOf(dir string, generation uint64) string {
 
 // entry is what a store is built from: a connection, which keeps its revision
 // and times, an event, which keeps its Seq, a flow, a note, or the ID of a
-// connection that was deleted. Events come in their order, without gaps.
+// connection that was deleted. Connections come in the order of their IDs, and
+// events in theirs, without gaps.
 type entry struct {
 	connection *tokenstore.Connection
 	event      *tokenstore.Event
@@ -87,7 +88,7 @@ func build(
 	if err := makeFilesDir(dir, id.Generation); err != nil {
 		return id, err
 	}
-	db, err := badger.Open(options(files, newLogger(zap.NewNop())).WithSyncWrites(false))
+	db, err := badger.Open(options(files, newLogger(zap.NewNop())).WithSyncWrites(false).WithBaseTableSize(fillBaseTableSize))
 	if err != nil {
 		return id, fmt.Errorf("opening Badger in %s: %w: %w", files, tokenstore.ErrUnavailable, err)
 	}
@@ -103,71 +104,6 @@ func build(
 	}
 	m.close()
 	return id, errors.Join(restrictFiles(files), syncFiles(files), syncDir(dir))
-}
-
-// fill writes entries and their head into an empty database, and returns the
-// number of the last transaction.
-func (s *Store) fill(db *badger.DB, entries iter.Seq2[entry, error]) (seq uint64, err error) {
-	batch := db.NewWriteBatch()
-	defer batch.Cancel()
-	var h head
-	digest := newDigester(s.keys.headKey())
-	n := 0
-	for e, err := range entries {
-		if err != nil {
-			return 0, err
-		}
-		if n++; n%10_000 == 0 {
-			s.space.foresee(spansOf(db))
-		}
-		if n%100 == 0 {
-			d := s.space.look()
-			if err := d.refuse(roomForNextLog+d.extra, "building the store"); err != nil {
-				return 0, err
-			}
-		}
-		w := &write{}
-		if err := s.putEntry(w, &h, digest, e); err != nil {
-			return 0, err
-		}
-		for _, entry := range w.entries {
-			if err := batch.SetEntry(entry); err != nil {
-				return 0, fmt.Errorf("%w: %w", tokenstore.ErrUnavailable, err)
-			}
-		}
-	}
-	if err := batch.Flush(); err != nil {
-		return 0, fmt.Errorf("%w: %w", tokenstore.ErrUnavailable, err)
-	}
-	err = db.Update(func(txn *badger.Txn) error {
-		_, id := s.sealing()
-		text, err := id.forDatabase()
-		if err != nil {
-			return err
-		}
-		h.seq = txn.ReadTs() + 1
-		return errors.Join(txn.Set([]byte(keyIdentity), text), txn.Set([]byte(keyHead), h.encode(s.keys.headKey())))
-	})
-	return h.seq, err
-}
-
-// putEntry writes e, and counts it in h.
-func (s *Store) putEntry(w *write, h *head, digest *digester, e entry) error {
-	switch {
-	case e.event != nil:
-		h.events.add(e.event.Seq)
-		return s.putEvent(w, e.event)
-	case e.connection != nil:
-		h.count(digest, keyConnection, []byte(e.connection.ID), e.connection.Revision)
-		return errors.Join(checkID(e.connection.ID), s.putConnection(w, s.sealer.now.Load(), nil, e.connection))
-	case e.flow != nil:
-		return errors.Join(checkID(e.flow.ID), s.putFlow(w, e.flow, 1))
-	case e.note != nil:
-		return errors.Join(checkID(e.note.ID), s.putNote(w, e.note))
-	}
-	w.set(deletedKey(e.deleted), present)
-	h.count(digest, keyDeleted, []byte(e.deleted), 0)
-	return nil
 }
 
 // copyTo makes of the files that r has read and checked the generation to: the

@@ -79,10 +79,10 @@ func openRecord(codec tokenstore.Codec, id identity, stored backupRecord) (rec t
 	return tokenstore.Record{Note: &n}, err == nil && n.ID == stored.ID && !n.Forgotten(time.Now()), nil
 }
 
-// Load makes a store in dir of records, which keep their revisions, times and
-// places in the log; check is then called with what is there. The store does not
-// open after that until EndLoad. The directory must have none, or one that a Load
-// has left, and has none after an error.
+// Load makes a store in dir of records, which come in the order of a store's and
+// keep their revisions, times and places in the log; check is then called with
+// what is there. The store does not open after that until EndLoad. The directory
+// must have none, or one that a Load has left, and has none after an error.
 //
 // Errors wrap tokenstore.ErrNotEmpty, ErrFull, or tokenstore.ErrUnavailable if
 // another process has the directory; one of records or check ends it.

@@ -309,8 +309,8 @@ func hasStore(dir string) bool {
 }
 
 // enoughRoom refuses to build a store of so many bytes where there may be too
-// little room: Badger would end the process for it. With the indexes, and while
-// it merges tables, it takes up to three times as much.
+// little room: Badger would end the process for it. With the indexes, and what
+// sorts them, it takes up to three times as much.
 func enoughRoom(dir string, size int64) error {
 	return newSpace(dir, zap.NewNop()).look().refuse(3*size+roomForNew, "restoring")
 }
