@@ -2,7 +2,6 @@ package badgerstore
 
 import (
 	"bytes"
-	"math"
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
@@ -14,8 +13,12 @@ import (
 // it is done. So it needs the more, the larger the store is: level for level,
 // tables are twice as long.
 
-// mergesAtOnce is how many merges it does at the same time.
-const mergesAtOnce = 2
+const (
+	// mergesAtOnce is how many merges it does at the same time.
+	mergesAtOnce = 2
+	// lastLevel is the number of its last level.
+	lastLevel = 6
+)
 
 // span is a table of Badger's.
 type span struct {
@@ -46,19 +49,15 @@ func (r *reader) spans() (spans []span) {
 // roomForMerges returns the most that Badger needs to merge these tables.
 func roomForMerges(tables []span) (room int64) {
 	levels := map[int][]span{}
-	base := math.MaxInt // the first level with tables, but for level 0
 	for _, s := range tables {
 		levels[s.level] = append(levels[s.level], s)
-		if s.level > 0 {
-			base = min(base, s.level)
-		}
 	}
 	for _, level := range levels {
 		slices.SortFunc(level, func(a, b span) int { return bytes.Compare(a.first, b.first) })
 	}
 	// Level 0 has grown when it is merged, and everything may be in its range.
 	zero := int64(levelZeroTables * memTableSize)
-	merges := []int64{max(zero, sum(levels[0])) + sum(levels[base])}
+	merges := []int64{max(zero, sum(levels[0])) + sum(levels[base(levels)])}
 	for n, level := range levels {
 		for _, s := range level {
 			if n > 0 {
@@ -68,6 +67,26 @@ func roomForMerges(tables []span) (room int64) {
 	}
 	slices.Sort(merges)
 	return sumOf(merges[max(0, len(merges)-mergesAtOnce):])
+}
+
+// base returns the level that Badger merges level 0 with. That is the first with
+// tables, or the empty one above it once it is as large as a first level may be,
+// and there is to be one more, by the size of the last.
+func base(levels map[int][]span) int {
+	highest := lastLevel
+	for size := sum(levels[lastLevel]); size > baseLevelSize && highest > 1; size /= levelRatio {
+		highest--
+	}
+	first := lastLevel
+	for n := range levels {
+		if n > 0 {
+			first = min(first, n)
+		}
+	}
+	if first > highest && sum(levels[first]) >= baseLevelSize {
+		return first - 1
+	}
+	return first
 }
 
 // among returns the spans of a level, which are sorted and have no keys in

@@ -32,7 +32,11 @@ func TestSpaceForMerges(t *testing.T) {
 		{"none", nil, 0},
 		{"a small store", level(6, 5, 2*mib), 0},
 		{"level 0 and the next", append(level(0, 20, 3*mib), level(6, 10, 2*mib)...), 60 + 20 + 2 - 36},
-		{"a large store", append(level(5, 10, 8*mib), level(6, 10*half, 16*mib)...), 24 + 80 + 8 + 16*half - 36},
+		{"a large store", append(level(5, 10, 2*mib), level(6, 10*half, 16*mib)...), 2*(2+16*half) - 36},
+		{"a large store with room for a level above", append(level(5, 10, 8*mib), level(6, 10*half, 16*mib)...), 2*(8+16*half) - 36},
+		{"one large level, as after a restore", level(6, 40, 16*mib), 24 + 16 - 36},
+		{"one level, of a small store", level(6, 15, 2*mib), 24 + 30 + 2 - 36},
+		{"a large level above a small one", append(level(5, 20, 2*mib), level(6, 10, 2*mib)...), 24 + 40 + 2 + 2 - 36},
 		{"a table over a gap", append(level(6, 40, 16*mib), badgerstore.Span{Level: 5, First: "000", Last: "999", Bytes: mib}), 641 + 25 - 36},
 		{"a table of one key", append(level(6, 40, 16*mib), badgerstore.Span{Level: 5, First: "024", Last: "024", Bytes: mib}), 17 + 25 - 36},
 	} {
