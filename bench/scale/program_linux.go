@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -19,6 +20,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/lanyard-proxy/lanyard/bench/internal/child"
 	"github.com/lanyard-proxy/lanyard/secret"
@@ -36,7 +39,8 @@ const (
 
 // program is what was measured of the program with a store.
 type program struct {
-	firstCall, ready time.Duration // from its start
+	cold             time.Duration // from its start to its first call and to ready, with nothing of the store in memory
+	firstCall, ready time.Duration // from its start, once it was started before
 	started, called  child.Memory  // after the first call; after all of them
 	any, hot         proxied
 	list             times // of a user's connections, through the API
@@ -62,8 +66,20 @@ type running struct {
 func measureProgram(ctx context.Context, path, dir, logs string, s sample) (m program, err error) {
 	upstream := httptest.NewServer(checkBearer(s))
 	defer upstream.Close()
-	p, err := start(path, dir, logs, upstream.URL, s)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
+	defer cancel()
+	if err := evict(dir); err != nil {
+		return m, err
+	}
+	p, firstCall, ready, err := start(ctx, path, dir, logs, upstream.URL, s)
 	if err != nil {
+		return m, err
+	}
+	m.cold = max(firstCall, ready)
+	if err := p.Stop(); err != nil {
+		return m, err
+	}
+	if p, m.firstCall, m.ready, err = start(ctx, path, dir, logs, upstream.URL, s); err != nil {
 		return m, err
 	}
 	defer func() {
@@ -71,14 +87,6 @@ func measureProgram(ctx context.Context, path, dir, logs string, s sample) (m pr
 		err = errors.Join(err, p.Stop())
 		m.stop = time.Since(began)
 	}()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
-	defer cancel()
-	if m.firstCall, err = p.until(ctx, func() error { return p.call(ctx, s.someActive(s.n)) }); err != nil {
-		return m, err
-	}
-	if m.ready, err = p.until(ctx, func() error { return p.get(ctx, p.api+"/v1/health/ready", apiKey, nil) }); err != nil {
-		return m, err
-	}
 	if m.started, err = p.Memory(); err != nil {
 		return m, err
 	}
@@ -121,7 +129,40 @@ func (s sample) someActive(n int) int {
 	}
 }
 
-func start(path, dir, logs, upstream string, s sample) (*running, error) {
+// evict has the kernel drop what it has in memory of the files below dir.
+func evict(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		err = f.Sync() // it keeps what is not on the disk yet
+		return errors.Join(err, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED), f.Close())
+	})
+}
+
+// start starts the program, and returns how long it took to its first call and
+// to ready.
+func start(
+	ctx context.Context, path, dir, logs, upstream string, s sample,
+) (p *running, firstCall, ready time.Duration, err error) {
+	if p, err = launch(path, dir, logs, upstream, s); err != nil {
+		return nil, 0, 0, err
+	}
+	firstCall, err = p.until(ctx, func() error { return p.call(ctx, s.someActive(s.n)) })
+	if err == nil {
+		ready, err = p.until(ctx, func() error { return p.get(ctx, p.api+"/v1/health/ready", apiKey, nil) })
+	}
+	if err != nil {
+		return nil, 0, 0, errors.Join(err, p.Stop())
+	}
+	return p, firstCall, ready, nil
+}
+
+func launch(path, dir, logs, upstream string, s sample) (*running, error) {
 	var addrs [2]string
 	for i := range addrs {
 		var err error

@@ -18,17 +18,15 @@ var rows = []struct {
 	cell func(f *figures) string
 }{
 	{"bytes of tokens in each", func(f *figures) string { return fmt.Sprint(f.bytes) }},
-	{"written one by one, durable, by 1,024 writers", func(f *figures) string {
-		if f.filled == 0 {
-			return ""
-		}
-		return fmt.Sprintf("%v, %.0f/s", f.filled.Round(time.Second), float64(f.n)/f.filled.Seconds())
+	{"filled as `caddy lanyard migrate` does, and read once", func(f *figures) string {
+		return fmt.Sprintf("%v, %.0f/s", f.filled.Round(time.Second/10), float64(f.n)/f.filled.Seconds())
 	}},
 	{"disk", func(f *figures) string { return megabytes(f.disk) }},
 	{"disk for each connection", func(f *figures) string { return fmt.Sprintf("%.1f kB", float64(f.disk)/float64(f.n)/1000) }},
 	{"opening the store", func(f *figures) string { return short(f.opening) }},
-	{"start of the program to its first proxied call", func(f *figures) string { return short(f.firstCall) }},
-	{"start of the program to ready", func(f *figures) string { return short(f.ready) }},
+	{"start of the program to its first proxied call and to ready, with nothing of the store in memory", func(f *figures) string { return short(f.cold) }},
+	{"… when it was started before: to the first call", func(f *figures) string { return short(f.firstCall) }},
+	{"… to ready", func(f *figures) string { return short(f.ready) }},
 	{"its end", func(f *figures) string { return short(f.stop) }},
 	{"memory after its start (RSS)", func(f *figures) string { return megabytes(f.started.RSS) }},
 	{"… of that its own (anonymous)", func(f *figures) string { return megabytes(f.started.Anon) }},
@@ -93,7 +91,8 @@ const (
 	flat        = 2.0             // times what it costs at the smallest size
 	startLimit  = 2 * time.Second // at most at a million
 	memoryLimit = 250e6           // bytes, at a million
-	writesLeast = 10.0            // times one transaction each
+	writesLeast = 10.0            // times one transaction each, on a disk that syncs
+	usualSyncs  = 1200.0          // times a second at most: on a faster one the processors are the limit
 	million     = 1_000_000
 )
 
@@ -117,7 +116,6 @@ func printGates(w io.Writer, all []figures) bool {
 				now, then time.Duration
 			}{
 				{"a lookup in the store", f.warm.of(0.5), least.warm.of(0.5)},
-				{"a proxied call of any connection, in CPU", f.any.cpu, least.any.cpu},
 				{"a proxied call of 1,000 in turn, in CPU", f.hot.cpu, least.hot.cpu},
 				{"a list of one user", f.byUser.of(0.5), least.byUser.of(0.5)},
 				{"a list of one user, through the API", f.list.of(0.5), least.list.of(0.5)},
@@ -128,11 +126,13 @@ func printGates(w io.Writer, all []figures) bool {
 			}
 		}
 		if f.n <= million {
-			gate(f.firstCall < startLimit && f.ready < startLimit, "start at %d takes %s, under %v", f.n, short(max(f.firstCall, f.ready)), startLimit)
+			longest := max(f.cold, f.firstCall, f.ready)
+			gate(longest < startLimit, "start at %d takes %s at most, under %v", f.n, short(longest), startLimit)
 			gate(f.started.RSS <= memoryLimit, "after it %s are resident, files and all, at most %s", megabytes(f.started.RSS), megabytes(memoryLimit))
-			gate(f.called.Anon <= memoryLimit, "after 200,000 calls there are %s but for the store's files, at most %s", megabytes(f.called.Anon), megabytes(memoryLimit))
 		}
-		gate(f.many >= writesLeast*f.yardstick, "durable writes by 128 at %d are %.1f times one transaction each, at least %.0f", f.n, f.many/f.yardstick, writesLeast)
 	}
+	gate(least.many >= writesLeast*min(least.yardstick, usualSyncs),
+		"durable writes by 128 at %d are %.0f a second, %.1f times one transaction each here; at least %.0f times, or %.0f a second where the disk syncs faster than %.0f times",
+		least.n, least.many, least.many/least.yardstick, writesLeast, writesLeast*usualSyncs, usualSyncs)
 	return held
 }

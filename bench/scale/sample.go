@@ -36,8 +36,13 @@ func (s sample) random(i int) *rand.ChaCha8 {
 // id returns the ID of connection i.
 func (s sample) id(i int) string { return newID(s.random(i)) }
 
+const (
+	idPrefix = "conn_"
+	idLen    = len(idPrefix) + 26
+)
+
 func newID(r *rand.ChaCha8) string {
-	return "conn_" + base32.StdEncoding.EncodeToString(bytesOf(r, 20))[:26]
+	return idPrefix + base32.StdEncoding.EncodeToString(bytesOf(r, 20))[:idLen-len(idPrefix)]
 }
 
 func bytesOf(r *rand.ChaCha8, n int) []byte {
@@ -80,7 +85,7 @@ const (
 // active reports whether connection i can be called with.
 func (s sample) active(i int) bool { return i%100 >= expiredOf100+initiatedOf100 }
 
-// connection returns connection i as an import gives it to the store.
+// connection returns connection i as an import makes it.
 func (s sample) connection(i int) tokenstore.Connection {
 	r := s.random(i)
 	c := tokenstore.Connection{ID: newID(r)}

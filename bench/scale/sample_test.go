@@ -16,7 +16,7 @@ import (
 func TestFill(t *testing.T) {
 	s := sample{n: 500, seed: 1, at: time.Now().UTC().Round(0), bytes: 1000}
 	dir := t.TempDir()
-	if err := fill(t.Context(), dir, s, io.Discard); err != nil {
+	if err := fill(dir, s, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	store, err := openStore(dir)

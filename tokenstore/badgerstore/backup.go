@@ -23,6 +23,7 @@ type snapshot struct {
 	store  *Store
 	db     *badger.DB
 	txn    *badger.Txn
+	head   head // with seq 0 if there is none
 	header backupHeader
 	codec  tokenstore.Codec
 }
@@ -97,8 +98,8 @@ func (s *Store) backup(ctx context.Context, w io.Writer, all bool) error {
 func (s *Store) snapshot() (*snapshot, error) {
 	s.reading.RLock()
 	defer s.reading.RUnlock()
-	if s.closed {
-		return nil, errClosed
+	if err := s.usable(); err != nil {
+		return nil, err
 	}
 	s.sealer.mu.Lock() // so that the header names the keys of just this moment
 	defer s.sealer.mu.Unlock()
@@ -109,8 +110,8 @@ func (s *Store) snapshot() (*snapshot, error) {
 	}
 	if item, err := snap.txn.Get([]byte(keyHead)); err == nil {
 		_ = item.Value(func(value []byte) error { // without one, whoever opens the store next finds that
-			h, _ := parseHead(s.keys.headKey(), value)
-			snap.header.Sequence = h.seq
+			snap.head, _ = parseHead(s.keys.headKey(), value)
+			snap.header.Sequence = snap.head.seq
 			return nil
 		})
 	}
@@ -158,8 +159,17 @@ func (s *snapshot) read(prefix, from []byte) (batch []stored, next []byte, err e
 	if s.store.closed || s.store.db != s.db {
 		return nil, nil, errSnapshotGone
 	}
-	batch, next = readBatch(s.txn, prefix, from, backupBatch)
-	return batch, next, nil
+	if err := s.store.usable(); err != nil {
+		return nil, nil, err
+	}
+	err = catch(func() error {
+		batch, next = readBatch(s.txn, prefix, from, backupBatch)
+		return nil
+	})
+	if err != nil {
+		err = fmt.Errorf("%w: %w", tokenstore.ErrUnavailable, err)
+	}
+	return batch, next, err
 }
 
 // readBatch reads what is under prefix, from a key on, until it has so many

@@ -55,6 +55,9 @@ type Store struct {
 	db        *badger.DB    // gen's; guarded by reading
 	abandoned []*generation // after failed writes; guarded by reading
 	failed    bool          // a write has failed, and gen is as it left it; the committer's
+	refusal   error         // guarded by reading; why nothing is read or written any more (see behind.go)
+
+	doubtful atomic.Bool // the check behind the start has failed: nothing is known
 
 	rekeying rekeying
 	frozen   atomic.Bool // it takes no writes
@@ -64,7 +67,7 @@ type Store struct {
 	closing chan struct{} // closed by Close
 	stopped chan struct{} // closed when the committer has answered its last job
 	close   sync.Once
-	wg      sync.WaitGroup // the committer and the collector
+	wg      sync.WaitGroup // the committer and what goes on beside it
 }
 
 var _ tokenstore.Store = (*Store)(nil)
@@ -73,7 +76,13 @@ var _ tokenstore.Store = (*Store)(nil)
 // are not there. Badger's files are in a directory below dir/badger that each
 // opening makes anew, out of those that are in force; dir/lanyard-store.json says
 // which these are, and dir/lanyard-mark-N which transaction was the last to be
-// acknowledged. Opening reads the whole store.
+// acknowledged.
+//
+// Opening reads the whole store, unless all of its tables are as the file system
+// has them in dir/lanyard-known-N: then it reads what else there is, and the tables
+// are read and everything is counted after Open has returned. If that finds damage,
+// all calls fail from then on with tokenstore.ErrUnavailable and ErrIncomplete, and
+// Open does so the next time.
 //
 // Open changes nothing if it finds that the keyset is not the store's (an error
 // that wraps tokenstore.ErrKeyMissing), that another process has the directory
@@ -121,6 +130,7 @@ func openHooked(dir string, cfg Config, hit func(place string) error) (*Store, e
 	s.wg.Go(s.collectGarbage)
 	s.wg.Go(s.watchSpace)
 	s.wg.Go(s.openAll)
+	s.wg.Go(s.checkBehind)
 	return s, nil
 }
 
@@ -201,7 +211,10 @@ func (s *Store) closeFiles() error {
 	err := s.space.toClose(s.gen.files)
 	leave := s.failed || err != nil
 	if !leave {
-		err = errors.Join(s.db.Close(), restrictFiles(s.gen.files))
+		if err = errors.Join(s.db.Close(), restrictFiles(s.gen.files)); err == nil && !s.doubtful.Load() {
+			time.Sleep(clockTick)
+			s.remember(s.gen, true)
+		}
 	}
 	s.gen.mark.close()
 	if leave {
@@ -220,14 +233,18 @@ func (s *Store) closeFiles() error {
 // open and at close: the files that Badger makes in between stay 0644 until
 // then, and the directory's 0700 is what protects them. (A umask would cover
 // them, but it is the whole process's, and Caddy's other files are not ours.)
+// A file that needs no change gets none: it would not be known again.
 func restrictFiles(dir string) error {
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("listing Badger's files: %w", err)
 	}
 	for _, f := range files {
+		info, err := f.Info()
+		if err == nil && info.Mode().Perm() != 0o600 {
+			err = os.Chmod(filepath.Join(dir, f.Name()), 0o600)
+		}
 		// Badger may be removing files it has compacted.
-		err := os.Chmod(filepath.Join(dir, f.Name()), 0o600)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("closing a file of Badger to others: %w", err)
 		}

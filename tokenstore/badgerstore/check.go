@@ -6,8 +6,14 @@ import (
 	"slices"
 )
 
-// whatToDo ends each error about a damaged store.
-const whatToDo = "nothing was changed: restore a backup, or take what can still be read with `caddy lanyard restore --accept-loss`"
+// restoreOrAccept is what to do about a damaged store, and whatToDo ends each error
+// of one that was not opened.
+const (
+	restoreOrAccept = "restore a backup, or take what can still be read with `caddy lanyard restore --accept-loss`"
+	whatToDo        = "nothing was changed: " + restoreOrAccept
+)
+
+var errNoHead = errors.New("the database has lost its head record, or it was edited")
 
 // check is compare with an error that wraps ErrIncomplete and says what to do,
 // but where it says nothing about the files.
@@ -47,8 +53,8 @@ func (r *reader) compare(marked uint64, id identity, keys keyMaker) (head, error
 	return h, nil
 }
 
-// checkHead compares the head with what is there. That counts each connection
-// and so finds those whose values can't be read.
+// checkHead compares the head with what is there, unless that is known. That
+// counts each connection and so finds those whose values can't be read.
 func (r *reader) checkHead(keys keyMaker) (h head, err error) {
 	found := false
 	err = r.each(keyHead, func(i item) error {
@@ -62,9 +68,12 @@ func (r *reader) checkHead(keys keyMaker) (h head, err error) {
 	case err != nil:
 		return h, err
 	case !found:
-		return h, errors.New("the database has lost its head record, or it was edited")
+		return h, errNoHead
 	case h.seq != r.last:
 		return h, fmt.Errorf("the last transaction is number %d, and its head says %d", r.last, h.seq)
+	}
+	if r.known {
+		return h, nil
 	}
 	count, err := r.count(keys)
 	if err != nil {
@@ -84,17 +93,7 @@ func (r *reader) count(keys keyMaker) (h head, err error) {
 			h.count(digest, keyDeleted, i.key[len(keyDeleted):], 0)
 			return nil
 		}),
-		r.each(keyEvent, func(i item) error {
-			seq, ok := eventSeq(i.key)
-			switch last := h.events.newest; {
-			case !ok:
-				return errors.New("the key of an event is damaged")
-			case last != 0 && seq != last+1:
-				return fmt.Errorf("events %d to %d are gone", last+1, seq-1)
-			}
-			h.events.add(seq)
-			return nil
-		}),
+		r.each(keyEvent, func(i item) error { return h.events.count(i.key) }),
 	)
 }
 
@@ -127,13 +126,7 @@ func (r *reader) countPart(h *head, digest *digester, start, end []byte) error {
 		if i.damaged != nil {
 			return fmt.Errorf("connection %q: %w", id, i.damaged)
 		}
-		revision, _, err := splitValue(i.value)
-		if err != nil {
-			return fmt.Errorf("connection %q: %w", id, err)
-		}
-		h.xor(digest.of(keyConnection, id, revision))
-		h.connections++
-		return nil
+		return h.countConnection(digest, id, i.value)
 	})
 }
 

@@ -78,6 +78,9 @@ func (s *Store) submit(ctx context.Context, j *job) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := s.refused(); err != nil {
+		return err
+	}
 	select {
 	case <-s.closing:
 		return errClosed

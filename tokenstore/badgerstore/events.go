@@ -37,6 +37,19 @@ func (r *eventRange) add(seq uint64) {
 	r.newest = max(r.newest, seq)
 }
 
+// count is add for the events of a store in the order of their keys.
+func (r *eventRange) count(key []byte) error {
+	seq, ok := eventSeq(key)
+	switch {
+	case !ok:
+		return errors.New("the key of an event is damaged")
+	case r.newest != 0 && seq != r.newest+1:
+		return fmt.Errorf("events %d to %d are gone", r.newest+1, seq-1)
+	}
+	r.add(seq)
+	return nil
+}
+
 // maxAppend is how many events are one write: far below what Badger takes, and
 // what there may be.
 const maxAppend = 128

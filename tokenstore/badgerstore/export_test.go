@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"go.uber.org/zap"
@@ -67,7 +68,7 @@ func Check(dir string, codec tokenstore.Codec) error {
 	if err != nil {
 		return err
 	}
-	r, err := newReader(filesOf(dir, id.Generation))
+	r, err := newReader(filesOf(dir, id.Generation), false)
 	if err != nil {
 		return err
 	}
@@ -77,7 +78,7 @@ func Check(dir string, codec tokenstore.Codec) error {
 
 // Parts returns in how many parts the connections of a store are counted.
 func Parts(dir string) (int, error) {
-	r, err := newReader(Files(dir))
+	r, err := newReader(Files(dir), false)
 	if err != nil {
 		return 0, err
 	}
@@ -151,4 +152,57 @@ func CountBy(n int) (restore func()) {
 	before := countSlice
 	countSlice = n
 	return func() { countSlice = before }
+}
+
+// Known returns the path of the record that the store in dir is known by.
+func Known(dir string) string {
+	id, _ := readIdentity(dir)
+	return knownOf(dir, id.Generation)
+}
+
+// Remember makes the record of a closed store anew, of its files as they are: as
+// if what was done to them had left what the file system says of them alone.
+func Remember(dir string, codec tokenstore.Codec) error {
+	s := &Store{dir: dir, log: zap.NewNop()}
+	id, err := s.prepareIdentity(codec)
+	if err == nil {
+		time.Sleep(clockTick)
+		s.remember(&generation{number: id.Generation, files: filesOf(dir, id.Generation)}, true)
+		if !s.isKnown(id.Generation, filesOf(dir, id.Generation)) {
+			err = errNotKnown
+		}
+	}
+	return err
+}
+
+// WasKnown reports whether the store was opened without reading it whole.
+func (s *Store) WasKnown() bool {
+	s.reading.RLock()
+	defer s.reading.RUnlock()
+	return len(s.gen.unchecked) > 0
+}
+
+// CheckRest does once what is done behind the start.
+func (s *Store) CheckRest() error {
+	s.reading.RLock()
+	g := s.gen
+	s.reading.RUnlock()
+	return s.checkRest(g)
+}
+
+// Kill leaves a store as kill -9 does, but that its Badger is still there, and
+// keeps its hands off its tables. CloseAbandoned closes it.
+func (s *Store) Kill() {
+	s.close.Do(func() {
+		close(s.closing)
+		s.wg.Wait()
+		s.reading.Lock()
+		defer s.reading.Unlock()
+		s.closed = true
+		pin(s.db)
+		s.gen.log.muted.Store(true)
+		s.gen.mark.close()
+		s.abandoned = append(s.abandoned, s.gen)
+		s.lock.release()
+	})
 }

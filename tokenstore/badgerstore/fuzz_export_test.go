@@ -159,7 +159,7 @@ func FuzzedTable(dir string, text []byte, fix bool) error {
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		return err
 	}
-	t, err := openTable(path, 0)
+	t, err := openTable(path, 0, false)
 	if err != nil {
 		return nil //nolint:nilerr // refused
 	}

@@ -24,11 +24,17 @@ import (
 
 // generation is one that is open.
 type generation struct {
-	db    *badger.DB
-	log   *logger // Badger's
-	files string
-	mark  *mark
-	head  head // as it was last committed; the committer's alone
+	db     *badger.DB
+	log    *logger // Badger's
+	number uint64
+	files  string
+	mark   *mark
+	head   head // as it was last committed; the committer's alone
+
+	// What it was opened with.
+	manifest  []byte
+	tables    map[string]fileStat // :: name → what the file system said then
+	unchecked []string            // names of the tables, if they are known and were not verified
 }
 
 // filesOf returns the directory of a generation's files: its own, or the one
@@ -195,7 +201,8 @@ func putInForce(dir string, id identity, keep string) (after, err error) {
 	return nil, err
 }
 
-// keepStore makes links of all files of the store in dir, to keep them.
+// keepStore makes links of all files of the store in dir, to keep them. By that
+// it is not known any more.
 func keepStore(dir, to string) error {
 	names := []string{identityFile}
 	for _, pattern := range []string{"lanyard-mark-*", filepath.Join(badgerDir, "*", "*")} {
@@ -269,8 +276,10 @@ func removeOthers(dir string, keep uint64) error {
 func removeGeneration(dir string, n uint64) error {
 	files := filepath.Join(dir, badgerDir, strconv.FormatUint(n, 10))
 	err := errors.Join(os.RemoveAll(files), os.RemoveAll(files+leftSuffix))
-	if mark := os.Remove(markOf(dir, n)); !errors.Is(mark, fs.ErrNotExist) {
-		err = errors.Join(err, mark)
+	for _, path := range []string{markOf(dir, n), knownOf(dir, n)} {
+		if removed := os.Remove(path); !errors.Is(removed, fs.ErrNotExist) {
+			err = errors.Join(err, removed)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("removing generation %d of the store: %w", n, err)

@@ -66,6 +66,16 @@ func (h *head) count(digest *digester, prefix string, id []byte, revision uint64
 	*h.counter(prefix)++
 }
 
+// countConnection puts a connection in, as it is stored.
+func (h *head) countConnection(digest *digester, id, value []byte) error {
+	revision, _, err := splitValue(value)
+	if err != nil {
+		return fmt.Errorf("connection %q: %w", id, err)
+	}
+	h.count(digest, keyConnection, id, revision)
+	return nil
+}
+
 // discount takes one out.
 func (h *head) discount(digest *digester, prefix string, id []byte, revision uint64) {
 	h.xor(digest.of(prefix, id, revision))

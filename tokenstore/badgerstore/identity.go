@@ -202,7 +202,7 @@ func writeIdentity(dir string, id identity) error {
 func removeTemporary(dir string) error {
 	files, err := os.ReadDir(dir)
 	for _, f := range files {
-		if strings.HasPrefix(f.Name(), "."+identityFile+"-") {
+		if strings.HasPrefix(f.Name(), "."+identityFile+"-") || strings.HasPrefix(f.Name(), ".lanyard-known-") {
 			err = errors.Join(err, os.Remove(filepath.Join(dir, f.Name())))
 		}
 	}

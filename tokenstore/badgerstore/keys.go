@@ -41,9 +41,11 @@ const (
 // personal data, and keys stand in the directory's bytes as they are.
 type keyMaker struct{ indexKey []byte }
 
-// headKey and markKey are the keys of the head's and the mark's own digests.
-func (m keyMaker) headKey() []byte { return m.derive("lanyard-head-v1") }
-func (m keyMaker) markKey() []byte { return m.derive("lanyard-mark-v1") }
+// headKey, markKey and knownKey are the keys of the head's, the mark's and the
+// record's own digests.
+func (m keyMaker) headKey() []byte  { return m.derive("lanyard-head-v1") }
+func (m keyMaker) markKey() []byte  { return m.derive("lanyard-mark-v1") }
+func (m keyMaker) knownKey() []byte { return m.derive("lanyard-known-v1") }
 
 func (m keyMaker) derive(label string) []byte {
 	mac := hmac.New(sha256.New, m.indexKey)

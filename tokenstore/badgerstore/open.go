@@ -17,31 +17,20 @@ import (
 func (s *Store) advance() (g *generation, err error) {
 	_, id := s.sealing()
 	from := filesOf(s.dir, id.Generation)
-	r, err := newReader(from)
+	known := s.isKnown(id.Generation, from)
+	r, h, err := s.read(from, id, known)
+	if err != nil && known { // all of it tells more
+		r, h, err = s.read(from, id, false)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", tokenstore.ErrUnavailable, err)
+		return nil, err
 	}
 	defer func() { _ = r.close() }() // nothing was written
-	s.space.foresee(r.spans())
-	if err := s.space.toOpen(from); err != nil {
-		return nil, err
-	}
-	var h head
-	err = catch(func() error {
-		h, err = s.check(r, id)
-		return err
-	})
-	if errors.Is(err, errUnreadable) || isRefused(err) { // a panic, the disk's, or this process's
-		err = fmt.Errorf("%w: %s: %w", tokenstore.ErrUnavailable, from, err)
-	}
-	if err != nil {
-		return nil, err
-	}
 	if id.Generation, err = nextGeneration(s.dir); err != nil {
 		return nil, fmt.Errorf("%w: looking for generations: %w", tokenstore.ErrUnavailable, err)
 	}
-	g = &generation{files: filesOf(s.dir, id.Generation), head: h, log: newLogger(s.log)}
-	if err := s.put(r, g, id.Generation); err != nil {
+	g = &generation{number: id.Generation, files: filesOf(s.dir, id.Generation), head: h, log: newLogger(s.log)}
+	if err := s.put(r, g); err != nil {
 		g.mark.close()
 		return nil, fmt.Errorf("%w: %w", tokenstore.ErrUnavailable, err)
 	}
@@ -53,7 +42,32 @@ func (s *Store) advance() (g *generation, err error) {
 		return nil, err
 	}
 	s.space.opened(g.files)
+	g.opened(r)
 	return g, nil
+}
+
+// read reads the files of the generation in force, all of them or what has to be
+// read of those that are known, and checks them. Without an error the reader has
+// to be closed.
+func (s *Store) read(from string, id identity, known bool) (r *reader, h head, err error) {
+	if r, err = newReader(from, known); err != nil {
+		return nil, h, fmt.Errorf("%w: %w", tokenstore.ErrUnavailable, err)
+	}
+	s.space.foresee(r.spans())
+	if err = s.space.toOpen(from); err == nil {
+		err = catch(func() error {
+			h, err = s.check(r, id)
+			return err
+		})
+		if errors.Is(err, errUnreadable) || isRefused(err) { // a panic, the disk's, or this process's
+			err = fmt.Errorf("%w: %s: %w", tokenstore.ErrUnavailable, from, err)
+		}
+	}
+	if err != nil {
+		_ = r.close() // nothing was written
+		return nil, h, err
+	}
+	return r, h, nil
 }
 
 // check compares what r reads with all that is known of the store.
@@ -68,9 +82,9 @@ func (s *Store) check(r *reader, id identity) (head, error) {
 	return r.check(marked, id, s.keys)
 }
 
-// put makes the generation n of what r reads, and puts it in force.
-func (s *Store) put(r *reader, g *generation, n uint64) (err error) {
-	made := false
+// put makes the generation g of what r reads, and puts it in force.
+func (s *Store) put(r *reader, g *generation) (err error) {
+	n, made := g.number, false
 	defer func() {
 		if !made {
 			err = errors.Join(err, removeGeneration(s.dir, n))

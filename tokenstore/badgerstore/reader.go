@@ -30,6 +30,7 @@ import (
 // does so in goroutines of its own, where its panics end the process.
 type reader struct {
 	dir      string
+	known    bool    // the tables' blocks are taken as they are, and nothing is counted
 	problems []error // what is damaged or missing, by file
 
 	manifest []byte                   // the MANIFEST file
@@ -43,10 +44,11 @@ type reader struct {
 	values map[uint32][]byte // guarded by mu until all is read; bytes of the .vlog files that something points to
 }
 
-// newReader opens the files in dir and verifies them. What is damaged is left
-// out, and is in problems. An error is one that says nothing about the files.
-func newReader(dir string) (*reader, error) {
-	r := &reader{dir: dir, levels: map[uint8][]*table.Table{}, values: map[uint32][]byte{}}
+// newReader opens the files in dir and verifies them, but for the blocks of tables
+// that are known. What is damaged is left out, and is in problems. An error is one
+// that says nothing about the files.
+func newReader(dir string, known bool) (*reader, error) {
+	r := &reader{dir: dir, known: known, levels: map[uint8][]*table.Table{}, values: map[uint32][]byte{}}
 	text, manifest, err := readManifest(dir)
 	r.manifest = text
 	if isRefused(err) {
@@ -67,12 +69,12 @@ func newReader(dir string) (*reader, error) {
 	return r, nil
 }
 
-// openTables opens and verifies as many tables at a time as there are processors.
+// openTables opens and, unless they are known, verifies as many tables at a time as there are processors.
 func (r *reader) openTables(tables map[uint64]badger.TableManifest) error {
 	ids := slices.Sorted(maps.Keys(tables))
 	opened, errs := make([]*table.Table, len(ids)), make([]error, len(ids))
 	each(len(ids), func(n int) {
-		opened[n], errs[n] = openTable(filepath.Join(r.dir, table.IDToFilename(ids[n])), tables[ids[n]].Compression)
+		opened[n], errs[n] = openTable(filepath.Join(r.dir, table.IDToFilename(ids[n])), tables[ids[n]].Compression, r.known)
 	})
 	var refused error
 	for n, id := range ids {

@@ -96,8 +96,8 @@ func exists(txn *badger.Txn, key []byte) (bool, error) {
 func (s *Store) view(read func(txn *badger.Txn) error) error {
 	s.reading.RLock()
 	defer s.reading.RUnlock()
-	if s.closed {
-		return errClosed
+	if err := s.usable(); err != nil {
+		return err
 	}
 	err := s.readBadger(read)
 	if errors.Is(err, badger.ErrDBClosed) {

@@ -46,7 +46,7 @@ func findSource(dir string) (source, error) {
 	}
 	n := slices.Max(numbers)
 	src := source{files: filesOf(dir, n), mark: markOf(dir, n), problem: err}
-	r, err := newReader(src.files)
+	r, err := newReader(src.files, false)
 	if err != nil {
 		return source{}, errors.Join(src.problem, err)
 	}
@@ -68,7 +68,7 @@ func findSource(dir string) (source, error) {
 // about them.
 func (src source) read(codec tokenstore.Codec, use func(entry) bool) (f found, err error) {
 	f = found{revoked: map[string]bool{}, deleted: map[string]bool{}}
-	r, err := newReader(src.files)
+	r, err := newReader(src.files, false)
 	if err != nil {
 		return f, err
 	}

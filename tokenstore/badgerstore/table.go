@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 
 	"github.com/dgraph-io/badger/v4/fb"
 	boptions "github.com/dgraph-io/badger/v4/options"
@@ -16,10 +17,11 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// openTable opens a table for reading and verifies all of it. Badger's own code
+// openTable opens a table for reading and verifies all of it, or of one that is
+// known what is read right here: its end and its last block. Badger's own code
 // panics at some damage, and ends the process at other: the latter is looked
 // for before.
-func openTable(path string, compression boptions.CompressionType) (t *table.Table, err error) {
+func openTable(path string, compression boptions.CompressionType, known bool) (t *table.Table, err error) {
 	index, err := checkTableEnd(path)
 	if err != nil {
 		return nil, err
@@ -39,7 +41,11 @@ func openTable(path string, compression boptions.CompressionType) (t *table.Tabl
 		if compression != boptions.None {
 			return t.VerifyChecksum()
 		}
-		return verifyBlocks(file.Data, index)
+		first := 0
+		if known {
+			first = index.OffsetsLength() - 1
+		}
+		return verifyBlocks(index, first, func(at, n uint32) ([]byte, error) { return file.Data[at:][:n], nil })
 	})
 	if err != nil {
 		return nil, errors.Join(err, file.Close(-1))
@@ -47,17 +53,43 @@ func openTable(path string, compression boptions.CompressionType) (t *table.Tabl
 	return t, nil
 }
 
-// verifyBlocks is VerifyChecksum of a table without compression, which keeps what
-// it has read of each block until the end: that is half of what it costs. Layout of
-// a block: its entries, the checksum of that, its length.
-func verifyBlocks(data []byte, index *fb.TableIndex) error {
+// verifyTable verifies the blocks of a table without compression, which it reads
+// without a mapping: Badger may cut the file meanwhile, and what was looked at stays
+// out of the process's memory. In between it calls rest.
+func verifyTable(path string, rest func() error) error {
+	index, err := checkTableEnd(path)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(path) //nolint:gosec // a file of Badger's
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // only read
+	var block []byte
+	return catch(func() error {
+		return verifyBlocks(index, 0, func(at, n uint32) ([]byte, error) {
+			block = slices.Grow(block[:0], int(n))[:n]
+			_, err := f.ReadAt(block, int64(at))
+			return block, errors.Join(err, rest())
+		})
+	})
+}
+
+// verifyBlocks is VerifyChecksum of a table without compression, from a block on,
+// and keeps nothing of what it has read: that is half of what it costs. Layout of a
+// block: its entries, the checksum of that, its length.
+func verifyBlocks(index *fb.TableIndex, first int, read func(at, n uint32) ([]byte, error)) error {
 	var place fb.BlockOffset
 	var sum pb.Checksum
-	for i := range index.OffsetsLength() {
+	for i := first; i < index.OffsetsLength(); i++ {
 		if !index.Offsets(&place, i) {
 			return errors.New("its index is damaged")
 		}
-		block := data[place.Offset():][:place.Len()]
+		block, err := read(place.Offset(), place.Len())
+		if err != nil {
+			return err
+		}
 		end := len(block) - 4
 		start := end - int(binary.BigEndian.Uint32(block[end:]))
 		if err := proto.Unmarshal(block[start:end], &sum); err != nil {

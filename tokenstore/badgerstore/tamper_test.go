@@ -4,12 +4,17 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"io"
+	"maps"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/lanyard-proxy/lanyard/seal"
 	"github.com/lanyard-proxy/lanyard/tokenstore"
@@ -247,10 +252,74 @@ func TestPutBack(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			_, err := badgerstore.Open(dir, badgerstore.Config{Codec: keys})
-			if !errors.Is(err, badgerstore.ErrIncomplete) || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("Open = %v, want ErrIncomplete that says %q", err, tc.want)
-			}
+			foundOut(t, dir, keys, tc.want)
 		})
+	}
+}
+
+// foundOut opens a store that was changed past what counts. Who has only its files
+// is found out at the start. Who has the disk itself can leave what the file system
+// says of them as it was, and is found out behind it; and at the next start.
+func foundOut(t *testing.T, dir string, keys tokenstore.Codec, words string) {
+	t.Helper()
+	core, logs := observer.New(zapcore.ErrorLevel)
+	s, err := badgerstore.Open(dir, badgerstore.Config{Codec: keys, Logger: zap.New(core)})
+	if err == nil {
+		defer shut(t, s)
+		eventually(t, "it is found behind the start", func() bool {
+			_, err = s.Connection(t.Context(), "conn_none")
+			return !errors.Is(err, tokenstore.ErrNotFound)
+		})
+		if !errors.Is(err, tokenstore.ErrUnavailable) || !strings.Contains(err.Error(), words) {
+			t.Errorf("Connection = %v, want ErrUnavailable that says %q", err, words)
+		}
+		refusesAll(t, s)
+		if found := logs.All(); len(found) != 1 || !strings.Contains(found[0].ContextMap()["error"].(string), words) {
+			t.Errorf("logged %v, want one error that says %q", found, words)
+		}
+		shut(t, s)
+	}
+	notOpened(t, dir, keys, words)
+}
+
+// refusesAll checks that a store gives nothing and takes nothing.
+func refusesAll(t *testing.T, s *badgerstore.Store) {
+	t.Helper()
+	ctx := t.Context()
+	for what, do := range map[string]func() error{
+		"Connection":       func() error { _, err := s.Connection(ctx, "conn_none"); return err },
+		"ListConnections":  func() error { _, _, err := s.ListConnections(ctx, tokenstore.Filter{}, "", 1); return err },
+		"ListEvents":       func() error { _, _, err := s.ListEvents(ctx, tokenstore.EventFilter{}, "", 1); return err },
+		"CreateConnection": func() error { _, err := s.CreateConnection(ctx, live("u")); return err },
+		"DeleteConnection": func() error { _, err := s.DeleteConnection(ctx, "conn_none"); return err },
+		"UpdateConnection": func() error { // how readiness asks
+			_, err := s.UpdateConnection(ctx, "conn_none", func(*tokenstore.Connection) error { return nil })
+			return err
+		},
+		"Backup": func() error { return s.Backup(ctx, io.Discard) },
+		"Freeze": func() error { return s.Freeze(ctx) },
+	} {
+		err := do()
+		if !errors.Is(err, tokenstore.ErrUnavailable) || !errors.Is(err, badgerstore.ErrIncomplete) ||
+			!strings.Contains(err.Error(), "restore --accept-loss") {
+			t.Errorf("%s = %v, want ErrUnavailable and ErrIncomplete, and what to do", what, err)
+		}
+	}
+}
+
+// notOpened checks that a store is refused at the start, for a reason that has these
+// words, and is left as it was.
+func notOpened(t *testing.T, dir string, keys tokenstore.Codec, words string) {
+	t.Helper()
+	before := snapshot(t, dir)
+	s, err := badgerstore.Open(dir, badgerstore.Config{Codec: keys})
+	if err == nil {
+		shut(t, s)
+	}
+	if !errors.Is(err, badgerstore.ErrIncomplete) || !strings.Contains(err.Error(), words) {
+		t.Fatalf("Open = %v, want ErrIncomplete that says %q", err, words)
+	}
+	if !maps.Equal(before, snapshot(t, dir)) {
+		t.Error("Open changed the directory, and then refused")
 	}
 }
