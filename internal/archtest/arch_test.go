@@ -22,7 +22,7 @@ const module = "github.com/lanyard-proxy/lanyard"
 var allowed = map[string][]string{
 	".":                      {"caddymodule"},
 	"tokenstore":             {"secret"},
-	"tokenstore/badgerstore": {"internal/failpoint", "secret", "tokenstore"},
+	"tokenstore/badgerstore": {"internal/failpoint", "internal/resident", "secret", "tokenstore"},
 	"tokenstore/memstore":    {"secret", "tokenstore"},
 	"tokenstore/pgstore":     {"internal/failpoint", "secret", "tokenstore"},
 	"tokenstore/storetest":   {"secret", "tokenstore"},

@@ -67,7 +67,7 @@ func (s *sorter) write() (err error) {
 		}
 	}()
 	if s.file == nil {
-		if s.file, err = os.OpenFile(s.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil { //nolint:gosec // the operator names the directory
+		if s.file, err = os.OpenFile(s.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
 			return err
 		}
 	}
@@ -161,7 +161,8 @@ func (p *part) next() (err error) {
 		e.Value, err = p.bytes(e.Value)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: reading sorted keys: %v", tokenstore.ErrUnavailable, err)
+		// Its text alone: an end in the middle of an entry is none of the part.
+		return fmt.Errorf("%w: reading sorted keys: %s", tokenstore.ErrUnavailable, err.Error())
 	}
 	return nil
 }
