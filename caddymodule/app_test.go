@@ -175,7 +175,7 @@ func TestFirstStartMakesKeys(t *testing.T) {
 	}
 	allowed := append([]string{"badger", "lanyard-store.json", "lanyard-ballast"}, files...)
 	for _, e := range entries {
-		if !slices.Contains(allowed, e.Name()) && !strings.HasPrefix(e.Name(), "lanyard-mark-") {
+		if !slices.Contains(allowed, e.Name()) && !strings.HasPrefix(e.Name(), "lanyard-mark-") && !strings.HasPrefix(e.Name(), "lanyard-known-") {
 			t.Errorf("the data directory has %s beside the keys and the store", e.Name())
 		}
 	}
@@ -203,7 +203,8 @@ func TestConfiguredKeysMakeNoFiles(t *testing.T) {
 	}
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
-		if name := e.Name(); name != "badger" && name != "lanyard-store.json" && name != "lanyard-ballast" && !strings.HasPrefix(name, "lanyard-mark-") {
+		if name := e.Name(); name != "badger" && name != "lanyard-store.json" && name != "lanyard-ballast" &&
+			!strings.HasPrefix(name, "lanyard-mark-") && !strings.HasPrefix(name, "lanyard-known-") {
 			err = errors.Join(err, errors.New(name))
 		}
 	}
