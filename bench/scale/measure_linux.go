@@ -23,7 +23,9 @@ import (
 // How often each thing is done.
 const (
 	firstLookups  = 10_000  // of a store that was just opened
-	lookups       = 300_000 // before it counts as warm; the last third is measured
+	inUse         = 100_000 // connections that are looked up while the store is warm, of which
+	lookups       = 300_000 // so many are made, and the last third is measured
+	usersInUse    = 1_000   // whose lists are asked for: once before it is measured
 	inMemory      = 30_000  // connections, of 50,000 for which there is room
 	hotLookups    = 1_000   // connections that are looked up again and again
 	lists         = 3_000
@@ -65,6 +67,17 @@ func repeat(n int, do func() error) (times, error) {
 	}
 	return t, nil
 }
+
+// repeatWarm is repeat after as many calls that are not measured.
+func repeatWarm(n int, do func() error) (times, error) {
+	if _, err := repeat(n, do); err != nil {
+		return nil, err
+	}
+	return repeat(n, do)
+}
+
+// someOf returns so many of the numbers below n, or all.
+func someOf(n, count int) []int { return rand.Perm(n)[:min(n, count)] }
 
 // inProcess is what was measured of a store in this process.
 type inProcess struct {
@@ -122,19 +135,27 @@ func diskOf(dir string) (sum int64, err error) {
 }
 
 func (m *inProcess) lookups(ctx context.Context, store *badgerstore.Store, s sample) error {
-	all, err := repeat(lookups, func() error {
-		i := rand.IntN(s.n)
-		_, err := store.Connection(ctx, s.id(i))
-		return err
-	})
+	look := func(n int, choose func() int) (times, error) {
+		return repeat(n, func() error {
+			_, err := store.Connection(ctx, s.id(choose()))
+			return err
+		})
+	}
+	some := someOf(s.n, inUse)
+	first, err := look(firstLookups, func() int { return rand.IntN(s.n) })
+	if err == nil {
+		m.warm, err = look(lookups, func() int { return some[rand.IntN(len(some))] })
+	}
 	if err != nil {
 		return err
 	}
+	m.first, m.warm = first, m.warm[lookups*2/3:]
 	making, _ := repeat(lookups/10, func() error { _ = s.id(rand.IntN(s.n)); return nil })
-	for i := range all { // but for the making of its ID
-		all[i] -= making.mean()
+	for _, all := range []times{m.first, m.warm} {
+		for i := range all { // but for the making of its ID
+			all[i] -= making.mean()
+		}
 	}
-	m.first, m.warm = slices.Clone(all[:firstLookups]), all[lookups*2/3:]
 
 	r := refresh.New(refresh.Config{Store: store})
 	defer func() { _ = r.Close(ctx) }()
@@ -180,9 +201,10 @@ func heap() int64 {
 }
 
 func (m *inProcess) lists(ctx context.Context, store *badgerstore.Store, s sample) (err error) {
+	users := someOf(s.users(), usersInUse)
 	list := func(filter func(user int) tokenstore.Filter, limit, least int) (times, error) {
-		return repeat(lists, func() error {
-			f := filter(rand.IntN(s.users()))
+		return repeatWarm(lists, func() error {
+			f := filter(users[rand.IntN(len(users))])
 			page, _, err := store.ListConnections(ctx, f, "", limit)
 			if err == nil && len(page) < least {
 				err = fmt.Errorf("the list of %+v has %d, and should have %d", f, len(page), least)
@@ -200,8 +222,8 @@ func (m *inProcess) lists(ctx context.Context, store *badgerstore.Store, s sampl
 	if err != nil {
 		return err
 	}
-	m.newest, err = repeat(lists, func() error {
-		user := rand.IntN(s.users())
+	m.newest, err = repeatWarm(lists, func() error {
+		user := users[rand.IntN(len(users))]
 		f := tokenstore.Filter{UserID: userID(user), Integration: integrationOf(user)}
 		_, err := store.NewestConnection(ctx, f)
 		return err

@@ -96,8 +96,9 @@ func measureProgram(ctx context.Context, path, dir, logs string, s sample) (m pr
 	if m.hot, err = p.calls(ctx, min(hotCalls, s.n)); err != nil {
 		return m, err
 	}
-	m.list, err = repeat(apiLists, func() error {
-		return p.get(ctx, p.api+"/v1/connections?limit=50&user_id="+url.QueryEscape(userID(rand.IntN(s.users()))), apiKey, nil)
+	users := someOf(s.users(), usersInUse)
+	m.list, err = repeatWarm(apiLists, func() error {
+		return p.get(ctx, p.api+"/v1/connections?limit=50&user_id="+url.QueryEscape(userID(users[rand.IntN(len(users))])), apiKey, nil)
 	})
 	if err != nil {
 		return m, err
