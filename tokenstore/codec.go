@@ -51,7 +51,7 @@ const (
 // A revision is bound rather than a generation, since it changes with every
 // write and so covers the generation too.
 func AssociatedData(storeID, epoch string, kind Kind, id string, revision uint64) []byte {
-	ad := []byte("lanyard-record-v1")
+	ad := append(make([]byte, 0, 192), "lanyard-record-v1"...) // as long as it is for a random ID, and more
 	for _, part := range []string{storeID, epoch, string(kind), id} {
 		ad = binary.BigEndian.AppendUint32(ad, uint32(len(part))) //nolint:gosec // no part is near 4 GiB
 		ad = append(ad, part...)
