@@ -43,6 +43,7 @@ type job struct {
 // written, committed or not, and collects its own entries, which become part of
 // the transaction together or not at all.
 type write struct {
+	gen     *generation // that txn is of
 	txn     *badger.Txn
 	entries []*badger.Entry
 	events  eventRange // after this job
@@ -214,7 +215,7 @@ func (c *committer) add(j *job) {
 	if c.txn == nil {
 		c.begin()
 	}
-	w := &write{txn: c.txn, events: c.next.events}
+	w := &write{gen: c.generation, txn: c.txn, events: c.next.events}
 	if j.err = c.disk.refuseWrite(j.new); j.err == nil {
 		j.err = j.try(w)
 	}

@@ -21,6 +21,7 @@ func (c *committer) count(w *write, e *badger.Entry) error {
 	if !ok {
 		return nil
 	}
+	c.written.add(e.Key, c.next.seq)
 	if err := c.discount(w, e.Key, prefix, id); err != nil || e.Value == nil {
 		return err
 	}

@@ -31,6 +31,8 @@ type generation struct {
 	mark   *mark
 	head   head // as it was last committed; the committer's alone
 
+	written written // the committer's alone
+
 	// What it was opened with.
 	manifest  []byte
 	tables    map[string]fileStat // :: name → what the file system said then

@@ -3,6 +3,7 @@ package badgerstore
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -29,7 +30,10 @@ func (s *Store) advance() (g *generation, err error) {
 	if id.Generation, err = nextGeneration(s.dir); err != nil {
 		return nil, fmt.Errorf("%w: looking for generations: %w", tokenstore.ErrUnavailable, err)
 	}
-	g = &generation{number: id.Generation, files: filesOf(s.dir, id.Generation), head: h, log: newLogger(s.log)}
+	g = &generation{
+		number: id.Generation, files: filesOf(s.dir, id.Generation), head: h, log: newLogger(s.log),
+		written: written{seed: maphash.MakeSeed()},
+	}
 	if err := s.put(r, g); err != nil {
 		g.mark.close()
 		return nil, fmt.Errorf("%w: %w", tokenstore.ErrUnavailable, err)

@@ -1,7 +1,6 @@
 package badgerstore
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,11 +19,12 @@ type update struct {
 	id     string
 	change func(*tokenstore.Connection) error
 
-	// What it was worked out from: the record as it was stored, and the codec and
-	// identity that opened it, and sealed it again.
-	revision uint64
-	sealed   []byte
-	with     *sealing
+	// What it was worked out from: the record, the codec and identity that opened
+	// it, nil if nothing could be read, and the transaction up to which it was read.
+	old  tokenstore.Connection
+	with *sealing
+	from *generation
+	at   uint64
 
 	// What came of it.
 	c       tokenstore.Connection // to be returned
@@ -57,14 +57,14 @@ func (s *Store) UpdateConnection(
 // is wrong with it is the committer's to find, which sees what is newest.
 func (s *Store) beginUpdate(u *update) {
 	err := s.view(func(txn *badger.Txn) error {
-		return readValue(txn, connectionKey(u.id), func(revision uint64, sealed []byte) error {
-			u.revision, u.sealed = revision, bytes.Clone(sealed)
-			return nil
-		})
+		u.from, u.at = s.gen, txn.ReadTs()
+		return s.readOld(txn, u)
 	})
-	if err == nil {
-		s.workOut(u)
+	if err != nil {
+		u.with = nil
+		return
 	}
+	s.workOut(u)
 }
 
 // finishUpdate is u's turn in the committer.
@@ -72,36 +72,38 @@ func (s *Store) finishUpdate(w *write, u *update) error {
 	if checkID(u.id) != nil {
 		return tokenstore.ErrNotFound
 	}
-	err := readValue(w.txn, connectionKey(u.id), func(revision uint64, sealed []byte) error {
-		if u.with != s.sealer.now.Load() || u.revision != revision || !bytes.Equal(u.sealed, sealed) {
-			u.revision, u.sealed = revision, sealed
+	if u.with != s.sealer.now.Load() || u.from != w.gen || w.gen.written.since(connectionKey(u.id), u.at) {
+		if u.err = s.readOld(w.txn, u); u.err == nil {
 			s.workOut(u)
-			u.sealed = nil // it is Badger's
 		}
-		return u.err
-	})
-	if u.refused == nil || !errors.Is(err, u.refused) {
-		s.noteDamage(u.id, err)
 	}
-	if err != nil {
-		return err
+	if u.refused == nil || !errors.Is(u.err, u.refused) {
+		s.noteDamage(u.id, u.err)
+	}
+	if u.err != nil {
+		return u.err
 	}
 	w.entries = append(w.entries, u.write.entries...)
-	w.found, w.revision = connectionKey(u.id), u.revision
+	w.found, w.revision = connectionKey(u.id), u.old.Revision
 	s.tell(w, u.news)
 	return nil
 }
 
+// readOld reads the record that u changes.
+func (s *Store) readOld(txn *badger.Txn, u *update) error {
+	u.with, u.refused = s.sealer.now.Load(), nil
+	return readValue(txn, connectionKey(u.id), func(revision uint64, sealed []byte) (err error) {
+		u.old, err = u.with.openConnection(u.id, revision, sealed)
+		return err
+	})
+}
+
 // workOut finds out what u writes in place of the record that it has.
 func (s *Store) workOut(u *update) {
-	u.with, u.write, u.news, u.refused = s.sealer.now.Load(), write{}, nil, nil
-	old, err := u.with.openConnection(u.id, u.revision, u.sealed)
-	if u.err = err; err != nil {
-		return
-	}
-	u.c = old.Clone()
+	u.write, u.news = write{}, nil
+	u.c = u.old.Clone()
 	if u.refused = u.change(&u.c); u.refused != nil {
-		u.c, u.err = old, u.refused
+		u.c, u.err = u.old, u.refused
 		return
 	}
 	if u.c.ID != u.id {
@@ -109,7 +111,7 @@ func (s *Store) workOut(u *update) {
 		return
 	}
 	u.c = u.c.Clone() // change may have kept what it was given
-	u.c.UpdatedAt, u.c.Revision = time.Now().UTC().Round(0), u.revision+1
+	u.c.UpdatedAt, u.c.Revision = time.Now().UTC().Round(0), u.old.Revision+1
 	u.news = u.c.TakeNews()
-	u.err = s.putConnection(&u.write, u.with, &old, &u.c)
+	u.err = s.putConnection(&u.write, u.with, &u.old, &u.c)
 }
