@@ -312,7 +312,10 @@ func (c *committer) tryCommit() error {
 	if err := c.hit("store.commit"); err != nil {
 		return err
 	}
-	if err := c.txn.Commit(); err != nil {
+	c.before.begin(c.db)
+	err := c.txn.Commit()
+	c.before.end()
+	if err != nil {
 		return err
 	}
 	if err := c.hit("store.sync"); err != nil {

@@ -32,6 +32,7 @@ type generation struct {
 	head   head // as it was last committed; the committer's alone
 
 	written written // the committer's alone
+	before  before
 
 	// What it was opened with.
 	manifest  []byte

@@ -94,6 +94,11 @@ func exists(txn *badger.Txn, key []byte) (bool, error) {
 
 // view runs a reading transaction on what is committed.
 func (s *Store) view(read func(txn *badger.Txn) error) error {
+	return s.readWith(func() error { return s.db.View(read) })
+}
+
+// readWith calls read, which reads from s.gen.
+func (s *Store) readWith(read func() error) error {
 	s.reading.RLock()
 	defer s.reading.RUnlock()
 	if err := s.usable(); err != nil {
@@ -108,7 +113,7 @@ func (s *Store) view(read func(txn *badger.Txn) error) error {
 
 // readBadger outlives a Badger that panics: one that could not begin its next
 // log, for want of file descriptors say, does so at every read.
-func (s *Store) readBadger(read func(txn *badger.Txn) error) (err error) {
+func (s *Store) readBadger(read func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			// Not what it says, which may be the bytes that it could not read.
@@ -116,5 +121,5 @@ func (s *Store) readBadger(read func(txn *badger.Txn) error) (err error) {
 			err = fmt.Errorf("%w: Badger panicked", tokenstore.ErrUnavailable)
 		}
 	}()
-	return s.db.View(read)
+	return read()
 }

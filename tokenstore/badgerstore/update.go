@@ -56,9 +56,12 @@ func (s *Store) UpdateConnection(
 // beginUpdate works u out beside the committer, if the record can be read: what
 // is wrong with it is the committer's to find, which sees what is newest.
 func (s *Store) beginUpdate(u *update) {
-	err := s.view(func(txn *badger.Txn) error {
-		u.from, u.at = s.gen, txn.ReadTs()
-		return s.readOld(txn, u)
+	err := s.readWith(func() error {
+		u.from = s.gen
+		return s.gen.view(func(txn *badger.Txn) error {
+			u.at = txn.ReadTs()
+			return s.readOld(txn, u)
+		})
 	})
 	if err != nil {
 		u.with = nil
