@@ -25,7 +25,7 @@ var errBadStatus = errors.New("upstream answered with no final status")
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, c *call) int {
 	rc := http.NewResponseController(w)
 	if hasBody(r) {
-		c.body, c.trailers = newSource(r.Body, h.spoolFor(r), hurry(rc, r.ProtoMajor)), slices.Collect(maps.Keys(r.Trailer))
+		c.body, c.trailers = newSource(r.Body, h.spoolFor(r), hurry(w, r.ProtoMajor)), slices.Collect(maps.Keys(r.Trailer))
 		// An early answer must not wait for the body: HTTP/1 servers do
 		// otherwise. Where it isn't supported it isn't needed.
 		_ = rc.EnableFullDuplex()
@@ -65,13 +65,13 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, c *call) int {
 }
 
 // hurry returns what cuts off an app that does not go on with its body.
-func hurry(rc *http.ResponseController, major int) func() {
+func hurry(w http.ResponseWriter, major int) func() {
 	return func() {
 		grace := graceRead
 		if major != 1 {
 			grace = 0 // one stream of many: cutting it harms no answer
 		}
-		_ = rc.SetReadDeadline(time.Now().Add(grace))
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(grace))
 	}
 }
 
