@@ -2,12 +2,14 @@ package badgerstore
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -247,7 +249,7 @@ func (sp *space) wrote(files string, n int64) {
 	if sp.logged < logFull {
 		return
 	}
-	if name := newestLog(files); name != sp.logName {
+	if name := logAfter(sp.logName, files); name != sp.logName {
 		sp.beginLog(name)
 	}
 }
@@ -270,13 +272,27 @@ func (sp *space) beginLog(name string) {
 	}
 }
 
+// logAfter is newestLog where Badger wrote to known before. Badger numbers its
+// logs: so the directory, which may have thousands of tables, is seldom read.
+func logAfter(known, files string) string {
+	if filepath.Dir(known) == files {
+		next := filepath.Join(files, fmt.Sprintf("%05d.mem", number(known)+1))
+		for _, path := range []string{next, known} {
+			if _, err := os.Lstat(path); err == nil {
+				return path
+			}
+		}
+	}
+	return newestLog(files)
+}
+
 // newestLog returns the path of the log that Badger writes to.
 func newestLog(files string) string {
-	logs, _ := filepath.Glob(filepath.Join(files, "*.mem")) // sorted; the names are numbers of one length
+	logs, _ := filepath.Glob(filepath.Join(files, "*.mem"))
 	if len(logs) == 0 {
 		return ""
 	}
-	return logs[len(logs)-1]
+	return slices.MaxFunc(logs, func(a, b string) int { return cmp.Compare(number(a), number(b)) })
 }
 
 // toOpen returns nil if there is room to open Badger on a copy of files, and

@@ -159,6 +159,48 @@ func TestBallast(t *testing.T) {
 	}
 }
 
+// TestSpaceFindsTheNextLog: once Badger has begun a log, no room for that has to
+// be there any more.
+func TestSpaceFindsTheNextLog(t *testing.T) {
+	for _, tt := range []struct {
+		name, first, second string
+		removed             bool // the first, since its table is made
+	}{
+		{"the next", "00001.mem", "00002.mem", false},
+		{"of more digits", "99999.mem", "100000.mem", false},
+		{"not the next", "00001.mem", "00007.mem", true},
+		{"of more digits, and not the next", "99998.mem", "100000.mem", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, _ := newSpace(t)
+			s.Free.Store(64 * mib)
+			s.Foresee(level(5, 20, 32*mib)...)
+			files := t.TempDir()
+			begin := func(log string) {
+				if err := os.WriteFile(filepath.Join(files, log), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			begin(tt.first)
+			s.Opened(files)
+			s.Wrote(files, badgerstore.MemTableSize)
+			if err := s.RefuseWrite(false); !errors.Is(err, tokenstore.ErrFull) {
+				t.Errorf("a write that begins a log = %v, want ErrFull", err)
+			}
+			begin(tt.second)
+			if tt.removed {
+				if err := os.Remove(filepath.Join(files, tt.first)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.Wrote(files, 1)
+			if err := s.RefuseWrite(false); err != nil {
+				t.Errorf("a write to the log that was begun = %v", err)
+			}
+		})
+	}
+}
+
 func nonZero(n int) []byte {
 	b := make([]byte, n)
 	for i := range b {
