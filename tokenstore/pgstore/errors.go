@@ -44,6 +44,7 @@ const (
 	codeUndefinedTable  = "42P01"
 	codeUniqueViolation = "23505"
 	codeDuplicateTable  = "42P07"
+	codeDuplicateType   = "42710" // each table has a type of its name
 	codeFrozen          = "23514" // check_violation: there is no other check than that of freeze.go
 	codeReadOnly        = "25006"
 	codeUncertain       = "40003" // statement completion unknown: CockroachDB's word for it

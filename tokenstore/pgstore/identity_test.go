@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -97,6 +98,38 @@ func TestVersions(t *testing.T) {
 	}
 	q.changed(`update lanyard_schema set oldest_reader = 99`)
 	notOpened(t, dsn, ks, pgstore.ErrVersion)
+}
+
+// A table that somebody else makes meanwhile can be there as a type first.
+func TestTypeBeforeTable(t *testing.T) {
+	server := pgtest.Shared(t)
+	dsn, ks := server.Database(t), parsed(t, newKeyset(t))
+	q := direct(t, dsn)
+	q.run(`create type lanyard_schema as enum ()`)
+	q.run(`create sequence tries`)
+	q.run(`create function tried() returns event_trigger language plpgsql as $$ begin perform nextval('tries'); end $$`)
+	_, err := server.SQL(`\c `+q.conn.Config().Database, // superusers alone make such triggers
+		`create event trigger tried on ddl_command_start when tag in ('CREATE TABLE') execute function tried()`)
+	must(t, err)
+	all := make(chan error, 1)
+	go func() {
+		s, err := pgstore.Open(t.Context(), secret.New(dsn), pgstore.Config{Codec: ks})
+		if err == nil {
+			err = s.Close()
+		}
+		all <- err
+	}()
+	for q.count(`select last_value from tries`) < 2 { // the first has failed
+		select {
+		case err := <-all:
+			t.Fatalf("Open = %v, with no second try", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	q.run(`drop type lanyard_schema`)
+	if err := <-all; err != nil {
+		t.Errorf("Open = %v", err)
+	}
 }
 
 // A role that may make no tables can use those that are there, and what it lacks

@@ -116,7 +116,7 @@ func (s *Store) retryingMigration(ctx context.Context, use func(ctx context.Cont
 	for t := newTries(); ; {
 		err := s.askUntil(ctx, ctx, use)
 		switch codeOf(err) {
-		case codeUniqueViolation, codeDuplicateTable, codeInternal:
+		case codeUniqueViolation, codeDuplicateTable, codeDuplicateType, codeInternal:
 			if t.again(ctx, notDone) {
 				continue
 			}
