@@ -70,6 +70,17 @@ func newSource(body io.Reader, limit int64, hurry func()) *source {
 	return s
 }
 
+// hurry returns what cuts off an app that does not go on with its body.
+func hurry(w http.ResponseWriter, major int) func() {
+	return func() {
+		grace := graceRead
+		if major != 1 {
+			grace = 0 // one stream of many: cutting it harms no answer
+		}
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(grace))
+	}
+}
+
 // attempt reads a source from its start. Its source's lock guards it.
 type attempt struct {
 	s      *source
@@ -303,10 +314,7 @@ func (a *attempt) took(all bool) error {
 	switch {
 	case !all:
 		return nil
-	case s.err == nil && s.lost:
-		s.changed.Broadcast() // the pump need not keep the piece
-		return nil
-	case s.err == nil:
+	case s.err == nil && !s.lost:
 		s.wantLocked()
 		return nil
 	case errors.Is(s.err, io.EOF):

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/lanyard-proxy/lanyard/metrics"
 )
@@ -62,17 +61,6 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, c *call) int {
 	res.Body = c.echo.body(res)
 	answer(w, rc, r, c, res)
 	return res.StatusCode
-}
-
-// hurry returns what cuts off an app that does not go on with its body.
-func hurry(w http.ResponseWriter, major int) func() {
-	return func() {
-		grace := graceRead
-		if major != 1 {
-			grace = 0 // one stream of many: cutting it harms no answer
-		}
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(grace))
-	}
 }
 
 // validStatus reports whether a final status can be passed on: the switch to
