@@ -28,6 +28,7 @@ var gates = []gate{
 	{"requests", tlsHTTP1, metricRate, "requests/s, TLS upstream over HTTP/1.1", true, 2.0},
 	{"requests", tlsHTTP2, metricRate, "requests/s, TLS upstream over HTTP/2", true, 1.3},
 	{"latency", plain, metricAdded, "added latency, median, 4,000 requests a second, plain upstream", false, 0.75},
+	{"latency1000", plain, metricAdded, "added latency, median, 1,000 requests a second, plain upstream", false, 0.75},
 	{"download", plain, metricRate, "1 MB down, plain upstream", true, 0.95},
 	{"download", tlsHTTP1, metricRate, "1 MB down, TLS upstream over HTTP/1.1", true, 0.95},
 	{"download", tlsHTTP2, metricRate, "1 MB down, TLS upstream over HTTP/2", true, 0.95},

@@ -87,7 +87,7 @@ func TestKnown(t *testing.T) {
 	}
 	shut(t, opened(true))
 	s := opened(true)
-	eventually(t, "it was checked and is known", func() bool { _, err := os.Stat(badgerstore.Known(dir)); return err == nil })
+	becomesKnown(t, dir)
 	s.Kill()
 	s = opened(true)
 	if _, err := s.DeleteConnection(t.Context(), create(t, s, live("u")).ID); err != nil {
@@ -164,6 +164,13 @@ func TestReplacedKnown(t *testing.T) {
 	notOpened(t, dir, keys, tables[0])
 }
 
+// becomesKnown waits until what was left out at the start of the store in dir was
+// checked.
+func becomesKnown(t *testing.T, dir string) {
+	t.Helper()
+	eventually(t, "it is known", func() bool { _, err := os.Stat(badgerstore.Known(dir)); return err == nil })
+}
+
 // TestEditedWhileOpen: what somebody writes to a table while the store is open does
 // not become known when it is closed.
 func TestEditedWhileOpen(t *testing.T) {
@@ -171,7 +178,7 @@ func TestEditedWhileOpen(t *testing.T) {
 	keys := newKeys(t)
 	dir, _ := knownStore(t, keys)
 	s := open(t, dir, keys)
-	eventually(t, "it was checked", func() bool { _, err := os.Stat(badgerstore.Known(dir)); return err == nil })
+	becomesKnown(t, dir)
 	tables := tablesOf(t, dir)
 	rot(t, tables[0])
 	shut(t, s)
@@ -227,7 +234,7 @@ func TestReopenedIsRead(t *testing.T) {
 	keys, f := newKeys(t), &faults{}
 	dir, _ := knownStore(t, keys)
 	s := openHooked(t, dir, keys, f.hit)
-	eventually(t, "it is known", func() bool { _, err := os.Stat(badgerstore.Known(dir)); return err == nil })
+	becomesKnown(t, dir)
 	f.set("store.commit", 1)
 	if _, err := s.CreateConnection(t.Context(), live("u")); err == nil {
 		t.Fatal("a write that failed was acknowledged")
@@ -277,7 +284,7 @@ func TestEditedLogOfKnownTables(t *testing.T) {
 	keys := newKeys(t)
 	dir, _ := knownStore(t, keys)
 	s := openHooked(t, dir, keys, (&faults{}).hit)
-	eventually(t, "it is known", func() bool { _, err := os.Stat(badgerstore.Known(dir)); return err == nil })
+	becomesKnown(t, dir)
 	c := create(t, s, live("u"))
 	s.Kill()
 	logs, err := filepath.Glob(filepath.Join(badgerstore.Files(dir), "*.mem"))
