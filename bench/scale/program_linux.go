@@ -16,9 +16,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,7 +30,7 @@ import (
 )
 
 const (
-	calls    = 100_000 // proxied, of each kind
+	calls    = 100_000 // proxied, of each kind: of the first with each connection, as many as there are at most
 	callers  = 16
 	apiLists = 3_000
 	hotCalls = 1_000 // connections that are called with again and again
@@ -42,8 +44,8 @@ type program struct {
 	cold             time.Duration // from its start to its first call and to ready, with nothing of the store in memory
 	firstCall, ready time.Duration // from its start, once it was started before
 	started, called  child.Memory  // after the first call; after all of them
-	any, hot         proxied
-	list             times // of a user's connections, through the API
+	once, hot        proxied       // the first with each connection; of 1,000 again and again
+	list             times         // of a user's connections, through the API
 	stop             time.Duration
 }
 
@@ -90,10 +92,14 @@ func measureProgram(ctx context.Context, path, dir, logs string, s sample) (m pr
 	if m.started, err = p.Memory(); err != nil {
 		return m, err
 	}
-	if m.any, err = p.calls(ctx, s.n); err != nil {
+	if err = p.rest(ctx); err != nil {
 		return m, err
 	}
-	if m.hot, err = p.calls(ctx, min(hotCalls, s.n)); err != nil {
+	unused := s.activeOf(someOf(s.n, calls))
+	if m.once, err = p.calls(ctx, len(unused), func(i int) int { return unused[i] }); err != nil {
+		return m, err
+	}
+	if m.hot, err = p.calls(ctx, calls, func(int) int { return s.someActive(min(hotCalls, s.n)) }); err != nil {
 		return m, err
 	}
 	users := someOf(s.users(), usersInUse)
@@ -128,6 +134,11 @@ func (s sample) someActive(n int) int {
 			return i
 		}
 	}
+}
+
+// activeOf returns those of some connections that are active.
+func (s sample) activeOf(some []int) []int {
+	return slices.DeleteFunc(some, func(i int) bool { return !s.active(i) })
 }
 
 // evict has the kernel drop what it has in memory of the files below dir.
@@ -249,18 +260,43 @@ func (p *running) get(ctx context.Context, url, bearer string, header http.Heade
 	return err
 }
 
-// calls makes calls with random ones of the first n connections.
-func (p *running) calls(ctx context.Context, n int) (proxied, error) {
+// rest waits until the program has nothing to do any more: it checks the store
+// behind its start.
+func (p *running) rest(ctx context.Context) error {
+	const look, atRest = 500 * time.Millisecond, 20 * time.Millisecond
+	for before := time.Duration(-1); ; {
+		cpu, err := p.CPU()
+		if err != nil || (before >= 0 && cpu-before < atRest) {
+			return err
+		}
+		before = cpu
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(look):
+		}
+	}
+}
+
+// calls makes n calls, the i-th with the connection that choose returns.
+func (p *running) calls(ctx context.Context, n int, choose func(i int) int) (proxied, error) {
 	cpu, err := p.CPU()
 	if err != nil {
 		return proxied{}, err
 	}
 	var mu sync.Mutex
 	var done proxied
+	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range callers {
 		wg.Go(func() {
-			took, failed := repeat(calls/callers, func() error { return p.call(ctx, p.sample.someActive(n)) })
+			var took times
+			var failed error
+			for i := int(next.Add(1)) - 1; i < n && failed == nil; i = int(next.Add(1)) - 1 {
+				began := time.Now()
+				failed = p.call(ctx, choose(i))
+				took = append(took, time.Since(began))
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			done.took, err = append(done.took, took...), errors.Join(err, failed)
@@ -271,6 +307,6 @@ func (p *running) calls(ctx context.Context, n int) (proxied, error) {
 		return done, err
 	}
 	after, err := p.CPU()
-	done.cpu = (after - cpu) / calls
+	done.cpu = (after - cpu) / time.Duration(n)
 	return done, err
 }
