@@ -119,6 +119,31 @@ func measureStore(ctx context.Context, dir string, s sample) (m inProcess, err e
 	return m, nil
 }
 
+// atRest waits until a process has nothing to do any more, by the processor time it
+// has used: a store is checked behind its start.
+func atRest(ctx context.Context, used func() (time.Duration, error)) error {
+	const look, little = 500 * time.Millisecond, 20 * time.Millisecond
+	for before := -time.Hour; ; {
+		now, err := used()
+		if err != nil || now-before < little {
+			return err
+		}
+		before = now
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(look):
+		}
+	}
+}
+
+// ownCPU returns the processor time that this process has used.
+func ownCPU() (time.Duration, error) {
+	var used syscall.Rusage
+	err := syscall.Getrusage(syscall.RUSAGE_SELF, &used)
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano()), err
+}
+
 // diskOf returns the bytes that the files below dir take.
 func diskOf(dir string) (sum int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
@@ -143,6 +168,9 @@ func (m *inProcess) lookups(ctx context.Context, store *badgerstore.Store, s sam
 	}
 	some := someOf(s.n, inUse)
 	first, err := look(firstLookups, func() int { return rand.IntN(s.n) })
+	if err == nil {
+		err = atRest(ctx, ownCPU)
+	}
 	if err == nil {
 		m.warm, err = look(lookups, func() int { return some[rand.IntN(len(some))] })
 	}

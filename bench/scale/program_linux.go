@@ -92,7 +92,7 @@ func measureProgram(ctx context.Context, path, dir, logs string, s sample) (m pr
 	if m.started, err = p.Memory(); err != nil {
 		return m, err
 	}
-	if err = p.rest(ctx); err != nil {
+	if err = atRest(ctx, p.CPU); err != nil {
 		return m, err
 	}
 	unused := s.activeOf(someOf(s.n, calls))
@@ -258,24 +258,6 @@ func (p *running) get(ctx context.Context, url, bearer string, header http.Heade
 		err = fmt.Errorf("%s: %s: %.300s", r.URL.Path, answer.Status, body)
 	}
 	return err
-}
-
-// rest waits until the program has nothing to do any more: it checks the store
-// behind its start.
-func (p *running) rest(ctx context.Context) error {
-	const look, atRest = 500 * time.Millisecond, 20 * time.Millisecond
-	for before := time.Duration(-1); ; {
-		cpu, err := p.CPU()
-		if err != nil || (before >= 0 && cpu-before < atRest) {
-			return err
-		}
-		before = cpu
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(look):
-		}
-	}
 }
 
 // calls makes n calls, the i-th with the connection that choose returns.
