@@ -338,7 +338,7 @@ func halfClosed(ctx context.Context, w *world) error {
 		if err := wantEqual("until the app's end", string(b), "all"); err != nil {
 			return err
 		}
-		if err := s.send("heard ", string(b)); err != nil {
+		if err := s.send("heard " + string(b)); err != nil { // at once: it may go to nobody
 			return err
 		}
 		return errClose

@@ -203,6 +203,9 @@ func (t *playing) take(ctx context.Context, path string, i int) error {
 		return err
 	}
 	if now.app != nil {
+		for t.arrived[i].Load() == 0 && time.Since(begin) < turnPatience { // it may hang up
+			time.Sleep(time.Millisecond)
+		}
 		if err := now.app(c); err != nil {
 			return err
 		}
