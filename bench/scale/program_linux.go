@@ -30,7 +30,7 @@ import (
 )
 
 const (
-	calls    = 100_000 // proxied, of each kind: of the first with each connection, as many as there are at most
+	calls    = 100_000 // proxied, of each kind; of the first with each connection fewer, where there are fewer
 	callers  = 16
 	apiLists = 3_000
 	hotCalls = 1_000 // connections that are called with again and again
@@ -95,7 +95,7 @@ func measureProgram(ctx context.Context, path, dir, logs string, s sample) (m pr
 	if err = atRest(ctx, p.CPU); err != nil {
 		return m, err
 	}
-	unused := s.activeOf(someOf(s.n, calls))
+	unused := slices.DeleteFunc(someOf(s.n, calls), func(i int) bool { return !s.active(i) })
 	if m.once, err = p.calls(ctx, len(unused), func(i int) int { return unused[i] }); err != nil {
 		return m, err
 	}
@@ -134,11 +134,6 @@ func (s sample) someActive(n int) int {
 			return i
 		}
 	}
-}
-
-// activeOf returns those of some connections that are active.
-func (s sample) activeOf(some []int) []int {
-	return slices.DeleteFunc(some, func(i int) bool { return !s.active(i) })
 }
 
 // evict has the kernel drop what it has in memory of the files below dir.

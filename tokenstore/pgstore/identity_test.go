@@ -111,23 +111,23 @@ func TestTypeBeforeTable(t *testing.T) {
 	_, err := server.SQL(`\c `+q.conn.Config().Database, // superusers alone make such triggers
 		`create event trigger tried on ddl_command_start when tag in ('CREATE TABLE') execute function tried()`)
 	must(t, err)
-	all := make(chan error, 1)
+	done := make(chan error, 1)
 	go func() {
 		s, err := pgstore.Open(t.Context(), secret.New(dsn), pgstore.Config{Codec: ks})
 		if err == nil {
 			err = s.Close()
 		}
-		all <- err
+		done <- err
 	}()
 	for q.count(`select last_value from tries`) < 2 { // the first has failed
 		select {
-		case err := <-all:
+		case err := <-done:
 			t.Fatalf("Open = %v, with no second try", err)
 		case <-time.After(time.Millisecond):
 		}
 	}
 	q.run(`drop type lanyard_schema`)
-	if err := <-all; err != nil {
+	if err := <-done; err != nil {
 		t.Errorf("Open = %v", err)
 	}
 }
