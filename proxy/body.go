@@ -33,14 +33,13 @@ var errAttemptOver = errors.New("attempt is over")
 // change of goroutines for each piece. If it is closed, hurry ends that read.
 //
 // A buffer that is given back is soon another request's, so nobody may have it
-// any more. All of a source's buffers are the pump's. It is the only one that
-// writes into them, and it does so unlocked; attempts copy out of them, under
-// the lock and only what the spool or piece has. So the pump gives back the
-// spool once it has taken the spool from attempts (lost), and its own buffer
-// once that piece was taken or, at its end, withdrawn; finish gives back the
-// spool when the pump has ended, and no pump begins after that, as begin makes
-// no more attempts and all that there were are closed. A source that nobody
-// finishes leaves its spool to the garbage collector.
+// any more. All of a source's buffers are in the spool, and the pump's: it is the
+// only one that writes into them, and it does so unlocked; attempts copy out of
+// them, under the lock and only what the spool or piece has. So the pump gives
+// back a spool that was lost at its end, when the piece was taken or is withdrawn;
+// finish gives back any other when the pump has ended, and no pump begins after
+// that, as begin makes no more attempts and all that there were are closed. A
+// source that nobody finishes leaves its spool to the garbage collector.
 type source struct {
 	body  io.Reader
 	limit int64
@@ -52,7 +51,7 @@ type source struct {
 	held    bool   // the current attempt may not go on for now
 	spool   spool  // all that was read, unless lost
 	lost    bool   // more was read than the spool may keep
-	piece   []byte // once lost: what was read before and not yet taken
+	piece   []byte // once lost: what was read last and not yet taken; in the spool's buffer
 	err     error  // how the body ended
 	wanted  bool   // more is to be read
 	reading bool   // the app is being read
@@ -222,8 +221,6 @@ func (s *source) hurryLocked() {
 // pump reads the app whenever more is wanted, until the body has ended, more was
 // read than is kept, and that taken, or the source is done.
 func (s *source) pump() {
-	var in window // for the piece
-	defer in.free()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for !s.done && (len(s.piece) > 0 || (s.err == nil && !s.lost)) {
@@ -232,11 +229,17 @@ func (s *source) pump() {
 			continue
 		}
 		buf := s.spool.room()
+		if left := s.limit - int64(s.spool.size); left >= waitBuffer {
+			buf = buf[:min(int64(len(buf)), left)] // all that may be kept is
+		}
 		n, err := s.readLocked(buf)
 		s.wanted, s.err = false, err
-		s.keep(buf[:n], &in)
+		s.keep(buf[:n])
 	}
 	s.running, s.piece = false, nil
+	if s.lost {
+		s.spool.free()
+	}
 	s.changed.Broadcast()
 }
 
@@ -255,16 +258,13 @@ func (s *source) readLocked(p []byte) (int, error) {
 // it may be sent again, else as a piece. What one attempt asked for and another
 // gets may go beyond the limit: it is no more than one buffer, and the other has
 // yet to read what stands before it.
-func (s *source) keep(b []byte, in *window) {
+func (s *source) keep(b []byte) {
 	late := s.held || s.current.closed || s.current.pos < s.spool.size
 	if late || int64(s.spool.size+len(b)) <= s.limit {
 		s.spool.size += len(b)
 		return
 	}
-	s.lost = true
-	in.widen()
-	s.piece = in.bytes()[:copy(in.bytes(), b)]
-	s.spool.free()
+	s.lost, s.piece = true, b
 }
 
 // Read implements io.Reader.
