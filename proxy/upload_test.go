@@ -74,12 +74,12 @@ func (s *scripted) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// What is not kept is read into the transport's own buffer: whoever waits for an
-// app holds nothing else, and nothing is copied once more.
-func TestUploadsThatAreNotKeptTakeNoBuffer(t *testing.T) {
-	const transports, small, all = 10_000, 4 << 10, 0
+// readsBy returns what a body is asked for by an upload of which so much is kept,
+// and whose transport reads by transports.
+func readsBy(t *testing.T, spool int64, transports int, brings []int) []int {
+	t.Helper()
 	cfg, _ := newConfig(t, "http://api.test", func(c *proxy.Config, _ *proxy.Upstream) {
-		c.Spool = 1
+		c.Spool = spool
 		c.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
 			_, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, r.Body, make([]byte, transports))
 			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody}, err
@@ -89,14 +89,36 @@ func TestUploadsThatAreNotKeptTakeNoBuffer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body := &scripted{brings: []int{all, all, 1, all}}
-	want := []int{small, transports, transports, transports, transports}
+	body := &scripted{brings: brings}
 	req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1/x", body)
 	req.Header.Set("Authorization", "Bearer "+clientKey+"."+connID)
 	w := httptest.NewRecorder()
 	handler.ServeHTTP(w, req)
-	if w.Code != http.StatusOK || !slices.Equal(body.asked, want) {
-		t.Errorf("answer = %d, reads of %v; want %v", w.Code, body.asked, want)
+	if w.Code != http.StatusOK {
+		t.Errorf("answer = %d, want 200", w.Code)
+	}
+	return body.asked
+}
+
+// What is not kept is read into the transport's own buffer: whoever waits for an
+// app holds nothing else, and nothing is copied once more.
+func TestUploadsThatAreNotKeptTakeNoBuffer(t *testing.T) {
+	const transports, small, all = 10_000, 4 << 10, 0
+	want := []int{small, transports, transports, transports, transports}
+	if asked := readsBy(t, 1, transports, []int{all, all, 1, all}); !slices.Equal(asked, want) {
+		t.Errorf("reads of %v; want %v", asked, want)
+	}
+}
+
+// A body is kept up to its limit, to the byte, and what is large is read by large
+// pieces.
+func TestUploadsAreKeptUpToTheLimit(t *testing.T) {
+	const kib, all = 1 << 10, 0
+	kept := []int{4 * kib, 32 * kib, 32 * kib, 32 * kib, 32 * kib}
+	kept = append(append(kept, slices.Repeat([]int{128 * kib}, 6)...), 124*kib) // 1 MiB
+	want := append(kept, 4*kib, kib, kib)                                       // which is not kept; the transport's
+	if asked := readsBy(t, 1<<20, kib, slices.Repeat([]int{all}, len(want)-1)); !slices.Equal(asked, want) {
+		t.Errorf("reads of %v; want %v", asked, want)
 	}
 }
 
