@@ -121,6 +121,7 @@ func (l lane) take(ctx context.Context, turns []turn) error {
 	defer off()
 	for i := range all {
 		if !all[i].soon {
+			t.rest()
 			settle()
 		}
 		if err := t.take(ctx, "/"+tag, i); err != nil {
@@ -141,13 +142,24 @@ type playing struct {
 
 	turns   []turn
 	arrived []atomic.Int64
+	busy    atomic.Int64 // requests that the upstream is not done with
 	errs    chan error
 
 	mu   sync.Mutex
 	seen map[int64]int // guarded by mu :: number of a connection → the last turn that came over it
 }
 
+// rest waits until the upstream has sent all that it sends, if it does so soon.
+func (t *playing) rest() {
+	const soon = time.Second
+	for began := time.Now(); t.busy.Load() > 0 && time.Since(began) < soon; {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 func (t *playing) serve(s *served) error {
+	t.busy.Add(1)
+	defer t.busy.Add(-1)
 	var i int
 	_, rest, _ := strings.Cut(s.start, "?turn=")
 	if _, err := fmt.Sscan(rest, &i); err != nil {
