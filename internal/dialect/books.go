@@ -27,6 +27,7 @@ type grant struct {
 	code      string
 	codeUsed  bool
 	access    string // the newest
+	used      string // the newest that a request to the API had
 	refresh   string
 	temporary bool // it has to be exchanged
 	busy      bool // a refresh was told to come back

@@ -127,6 +127,31 @@ func TestReuse(t *testing.T) {
 	}
 }
 
+// A token is used when the API has served a request with it, until the next one.
+func TestUsed(t *testing.T) {
+	s, have := newSlack(t)
+	used := func(when string, want bool) {
+		t.Helper()
+		if got := s.Record("slack", "ann").Used; got != want {
+			t.Errorf("%s: used is %t, want %t", when, got, want)
+		}
+	}
+	call := func(token string) {
+		t.Helper()
+		ask(t, s, http.MethodGet, "https://slack.com/api/lanyard-call/slack", "", "", map[string]string{"Authorization": "Bearer " + token})
+	}
+	used("before a call", false)
+	call(have.access)
+	used("after a call", true)
+	ask(t, s, http.MethodPost, "https://slack.com/api/oauth.v2.access", formMedia,
+		"grant_type=refresh_token&refresh_token="+have.refresh+"&client_id="+client+"&client_secret="+password, nil)
+	used("after a refresh", false)
+	call(have.access)
+	used("after a call with the token before", false)
+	call(s.Record("slack", "ann").Access)
+	used("after a call with the newest", true)
+}
+
 // Samples are of the form that was asked for.
 func TestSample(t *testing.T) {
 	for pattern, want := range map[string]string{`[0-9]+`: "77777", `^[a-z]{2}[0-9]{1,3}$`: "aa777", `acct_[A-Za-z0-9]+`: "acct_aaaaa", `(sk|rk)_x`: "sk_x", "": "aaaaa"} {

@@ -146,6 +146,7 @@ func (c *check) call() (status int, body string) {
 		}
 		return http.StatusUnauthorized, `{"error":"unauthorized"}`
 	}
+	g.used = c.presented
 	b, _ := json.Marshal(map[string]string{"account": g.account.ID})
 	return http.StatusOK, string(b)
 }

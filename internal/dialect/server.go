@@ -256,6 +256,7 @@ type Record struct {
 	Temporary         bool
 	Revoked           bool
 	Access            string
+	Used              bool          // the API has served a request with that
 	Age               time.Duration // of its tokens
 }
 
@@ -267,6 +268,7 @@ func (s *Server) Record(name, account string) Record {
 	r := Record{Calls: b.calls[account], StaleCalls: b.staleCalls[account]}
 	if g := b.newest(account); g != nil {
 		r.Refreshes, r.Temporary, r.Revoked, r.Access = g.refreshes, g.temporary, g.revoked, g.access
+		r.Used = g.used != "" && g.used == g.access
 		r.Age = time.Now().Add(s.clock).Sub(g.last)
 	}
 	return r
