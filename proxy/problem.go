@@ -229,7 +229,7 @@ func problemUnavailable(err *tokenstore.UnavailableError) *guard.Problem {
 	}
 	return &guard.Problem{
 		Status: http.StatusServiceUnavailable, Code: "refresh_unavailable",
-		Detail:     "There is no valid token now: the provider's token endpoint is failing. Try again later.",
+		Detail:     "There is no valid token now: the provider's token endpoint is failing, or was asked too short a time ago. Try again later.",
 		RetryAfter: err.RetryAfter,
 	}
 }
