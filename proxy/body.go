@@ -30,16 +30,18 @@ var errAttemptOver = errors.New("attempt is over")
 // attempt does so itself: a transport waits for the Read it is in before it lets
 // go of a request, and the app may stall for ever. The only attempt that is left
 // once the spool was too small reads the app itself, which spares a copy and a
-// change of goroutines for each piece. If it is closed, hurry ends that read.
+// change of goroutines for each piece. If it is closed before there is an answer,
+// hurry ends that read.
 //
 // A buffer that is given back is soon another request's, so nobody may have it
 // any more. All of a source's buffers are in the spool, and the pump's: it is the
 // only one that writes into them, and it does so unlocked; attempts copy out of
 // them, under the lock and only what the spool or piece has. So the pump gives
 // back a spool that was lost at its end, when the piece was taken or is withdrawn;
-// finish gives back any other when the pump has ended, and no pump begins after
-// that, as begin makes no more attempts and all that there were are closed. A
-// source that nobody finishes leaves its spool to the garbage collector.
+// dropLocked one that no attempt will read any more, and finish any other, when the
+// pump has ended. No pump begins after that: begin makes no more attempts, and all
+// that there were are closed or at the end. A source that nobody finishes may leave
+// its spool to the garbage collector.
 type source struct {
 	body  io.Reader
 	limit int64
@@ -49,7 +51,7 @@ type source struct {
 	changed *sync.Cond // on every change
 	current *attempt
 	held    bool   // the current attempt may not go on for now
-	spool   spool  // all that was read, unless lost
+	spool   spool  // all that was read, unless lost, until nobody will read it again
 	lost    bool   // more was read than the spool may keep
 	piece   []byte // once lost: what was read last and not yet taken; in the spool's buffer
 	err     error  // how the body ended
@@ -83,7 +85,7 @@ func hurry(w http.ResponseWriter, major int) func() {
 // attempt reads a source from its start. Its source's lock guards it.
 type attempt struct {
 	s      *source
-	pos    int // in the spool
+	pos    int // in the spool, and behind it in the piece
 	closed bool
 	ended  bool   // it was told that the body ends
 	atEOF  func() // called when the body has been read to its end
@@ -111,6 +113,10 @@ func (s *source) hold() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.lost && len(s.piece) > 0 && s.current.pos == s.spool.size { // it was read ahead, and nobody has it
+		s.spool.size += len(s.piece)
+		s.lost, s.piece = false, nil
+	}
 	s.held = !s.lost
 	return s.held
 }
@@ -186,21 +192,44 @@ func (s *source) leave() {
 	defer s.mu.Unlock()
 	s.last = true
 	s.done = s.done || s.current == nil || s.current.closed
+	s.dropLocked()
 	s.changed.Broadcast()
 }
 
-// finish ends the source and returns when nobody reads the app any more. An
-// app that does not send is cut off, so this takes a moment at most. major is
-// the version of HTTP that the app speaks.
+// dropLocked gives back what is kept once nobody will read it again: a stream may
+// come as the answer, and last for days.
+func (s *source) dropLocked() {
+	read := s.done || (s.err != nil && s.current.pos >= s.spool.size)
+	if s.last && read && !s.running && !s.reading {
+		s.spool.free()
+	}
+}
+
+// cut ends the source. An app that does not send is cut off.
+func (s *source) cut() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cutLocked()
+}
+
+func (s *source) cutLocked() {
+	s.done = true
+	s.stopLocked()
+	s.hurryLocked()
+}
+
+// finish ends the source and returns when nobody reads the app any more, which
+// takes a moment at most. major is the version of HTTP that the app speaks.
 func (s *source) finish(rc *http.ResponseController, major int) {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.done = true
-	s.stopLocked()
-	s.hurryLocked()
+	s.cutLocked()
 	for s.running || s.reading {
 		s.changed.Wait()
 	}
@@ -240,6 +269,7 @@ func (s *source) pump() {
 	if s.lost {
 		s.spool.free()
 	}
+	s.dropLocked()
 	s.changed.Broadcast()
 }
 
@@ -256,8 +286,8 @@ func (s *source) readLocked(p []byte) (int, error) {
 
 // keep takes what was read: into the spool, where it stands already, as long as
 // it may be sent again, else as a piece. What one attempt asked for and another
-// gets may go beyond the limit: it is no more than one buffer, and the other has
-// yet to read what stands before it.
+// gets, and what was read ahead, may go beyond the limit: it is no more than one
+// buffer, and the other has yet to read what stands before it.
 func (s *source) keep(b []byte) {
 	late := s.held || s.current.closed || s.current.pos < s.spool.size
 	if late || int64(s.spool.size+len(b)) <= s.limit {
@@ -281,6 +311,7 @@ func (a *attempt) Read(p []byte) (int, error) {
 		case s.lost && len(s.piece) > 0:
 			n = copy(p, s.piece)
 			s.piece = s.piece[n:]
+			a.pos += n
 			return n, a.took(len(s.piece) == 0)
 		case !s.lost && a.pos < s.spool.size:
 			n = s.spool.read(p, a.pos)
@@ -322,6 +353,7 @@ func (a *attempt) took(all bool) error {
 		a.atEOF()
 	}
 	s.changed.Broadcast() // the pump need not keep the piece
+	s.dropLocked()
 	return s.err
 }
 
@@ -344,10 +376,11 @@ func (a *attempt) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a.closed = true
-	if s.lost && s.current == a {
+	if s.lost && !s.last && s.current == a { // else the answer has begun, and must not be cut off
 		s.hurryLocked()
 	}
 	s.done = s.done || (s.last && s.current == a)
+	s.dropLocked()
 	s.changed.Broadcast()
 	return nil
 }

@@ -32,8 +32,12 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, c *call) int {
 	defer c.body.finish(rc, r.ProtoMajor)
 	res, err := h.send(c.withInterim(w, h.cfg.KeepLinks), c) //nolint:contextcheck // the request's own
 	c.early.stop()
+	c.body.leave()
 	if err == nil {
-		defer func() { _ = res.Body.Close() }()
+		defer func() {
+			c.body.cut() // an HTTP/2 transport waits for whoever reads the app
+			_ = res.Body.Close()
+		}()
 		if !validStatus(res.StatusCode, r) {
 			err = errBadStatus
 		}

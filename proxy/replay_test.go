@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -179,6 +180,40 @@ func Test401PassesOn(t *testing.T) {
 	}
 }
 
+// What was read ahead of the upstream was not sent: a 401 to no more than the limit
+// is answered with a replay.
+func TestWhatIsReadAheadIsNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 1 << 20
+		body := noise(limit + 10_000)
+		attempts := 0
+		cfg, _ := newConfig(t, "http://api.test", func(c *proxy.Config, _ *proxy.Upstream) {
+			c.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+				if attempts++; attempts == 1 {
+					_, _ = io.ReadFull(r.Body, make([]byte, limit))
+					synctest.Wait() // more is read meanwhile
+					return &http.Response{StatusCode: http.StatusUnauthorized, ProtoMajor: 1, Header: http.Header{}, Body: http.NoBody}, nil
+				}
+				if got, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(got, body) {
+					t.Errorf("the replay read %d bytes, %v; want %d", len(got), err, len(body))
+				}
+				return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody}, nil
+			})
+		})
+		handler, err := proxy.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1/x", bytes.NewReader(body))
+		req.Header.Set("Authorization", "Bearer "+clientKey+"."+connID)
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, req)
+		if w.Code != http.StatusOK || attempts != 2 {
+			t.Errorf("answer = %d after %d attempts; want 200 after 2", w.Code, attempts)
+		}
+	})
+}
+
 // The refusal of a refresh says that the connection is dead: better than a
 // 401 that looks as if the next call might work. An app that stalls must not hold
 // it up, whether what it has sent is kept or not.
@@ -251,6 +286,44 @@ func TestReplayOfAStalledBody(t *testing.T) {
 	}
 	if _, err := reader.ReadByte(); err != io.EOF {
 		t.Errorf("the connection stays open: %v", err)
+	}
+}
+
+// An HTTP/2 transport lets go of a body once the upstream refuses the request. The
+// app that stalls gets the refusal whole nevertheless, however long that takes, be
+// what it has sent kept or not.
+func TestSlowRefusalOfAStalledBody(t *testing.T) {
+	for _, spool := range []int64{0, 1} {
+		t.Run(fmt.Sprintf("spool %d", spool), func(t *testing.T) {
+			upstream := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.ReadFull(r.Body, make([]byte, 6000))
+				w.WriteHeader(http.StatusRequestEntityTooLarge)
+				_ = http.NewResponseController(w).Flush()
+				select { // the app has no longer to go on with its body once an answer is complete
+				case <-time.After(200 * time.Millisecond):
+				case <-r.Context().Done():
+				}
+				_, _ = io.WriteString(w, "too large")
+			}))
+			upstream.EnableHTTP2 = true
+			upstream.StartTLS()
+			t.Cleanup(upstream.Close)
+			r := newRigFor(t, upstream.URL, func(c *proxy.Config, _ *proxy.Upstream) {
+				transport := upstream.Client().Transport.(*http.Transport).Clone()
+				t.Cleanup(transport.CloseIdleConnections)
+				c.Transport, c.Spool = transport, spool
+			})
+			conn, reader := r.dial(t)
+			_, _ = fmt.Fprintf(conn, "POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n%s\r\n1770\r\n%s\r\n",
+				slotLine, make([]byte, 6000))
+			res, err := http.ReadResponse(reader, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if body, err := io.ReadAll(res.Body); err != nil || res.StatusCode != http.StatusRequestEntityTooLarge || string(body) != "too large" {
+				t.Errorf("answer = %d %q, %v; want 413", res.StatusCode, body, err)
+			}
+		})
 	}
 }
 

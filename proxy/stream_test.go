@@ -46,6 +46,47 @@ func TestEventsArriveOneByOne(t *testing.T) {
 	}
 }
 
+// Once the answer has begun nothing is sent again, so a stream of events holds
+// nothing of the request that asked for it.
+func TestStreamsHoldNothingOfTheirRequest(t *testing.T) {
+	const streams, size = 20, 1_000_000
+	over := make(chan struct{})
+	r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, "data: x\n\n")
+		_ = http.NewResponseController(w).Flush()
+		<-over
+	})
+	defer close(over)
+	heap := func() int {
+		runtime.GC()
+		runtime.GC() // pools let go of what they have in two rounds
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	open := func(body []byte) (each int) {
+		before := heap()
+		for range streams {
+			res, err := r.client.Do(r.request(t, http.MethodPost, "/events", bytes.NewReader(body)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = res.Body.Close() })
+			if _, err := io.ReadFull(res.Body, make([]byte, len("data: x\n\n"))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return (heap() - before) / streams
+	}
+	body := make([]byte, size)
+	small, large := open(body[:10]), open(body)
+	if large > small+size/4 {
+		t.Errorf("a stream holds %d KiB after a request of %d bytes, %d KiB after one of 10", large>>10, size, small>>10)
+	}
+}
+
 // A long answer of known length arrives as it is written, too.
 func TestKnownLengthIsNotHeldBack(t *testing.T) {
 	seen := make(chan struct{})
