@@ -24,7 +24,9 @@ var grpcRows = []row{
 	{name: "gRPC: a server streams ten thousand messages", run: onGRPC(grpcPlain, grpcServerStream)},
 	{name: "gRPC: a client streams, ten thousand messages", run: onGRPC(grpcPlain, grpcClientStream)},
 	{name: "gRPC: both stream, each message is answered before the next is sent", run: onGRPC(grpcPlain, grpcChat)},
-	{name: "gRPC: an error without a message comes with code, text and details", run: onGRPC(grpcPlain, grpcFails(""))},
+	{name: "gRPC: an error without a message comes with code, text and details", run: onGRPC(grpcPlain, grpcFails("")), fails: map[string]string{
+		"caddy": "at times loses all three, with the trailers",
+	}},
 	{name: "gRPC: an error after a message comes with code, text and details", run: onGRPC(grpcPlain, grpcFails("x"))},
 	{name: "gRPC: metadata passes both ways, binary and repeated too, in headers and trailers", run: onGRPC(grpcPlain, grpcMetadata)},
 	{name: "gRPC: a server that refuses while the client still sends is heard", run: onGRPC(grpcPlain, grpcRefuses)},
@@ -35,7 +37,9 @@ var grpcRows = []row{
 	{name: "gRPC: a stream that is silent for five seconds goes on", run: onGRPC(grpcPlain, grpcSilent)},
 	{name: "gRPC: a thousand streams at once, on eight connections", run: grpcMany, patience: time.Minute},
 	{name: "gRPC: an API that renews its connections (GOAWAY) fails no call and breaks no stream", run: onGRPC(grpcRenewing, grpcGoAway), patience: time.Minute},
-	{name: "gRPC by TLS: calls, streams and errors", run: onGRPC(grpcByTLS, grpcAll)},
+	{name: "gRPC by TLS: calls, streams and errors", run: onGRPC(grpcByTLS, grpcAll), fails: map[string]string{
+		"caddy": "at times loses an error's code, text and details, with the trailers",
+	}},
 	{name: "HTTP 2: an answer streams while the request goes on, each piece answered before the next", run: fullDuplex(overH2C, h2)},
 	{name: "HTTP 2 by TLS: an answer streams while the request goes on, each piece answered before the next", run: fullDuplex(overTLS, h2)},
 	{name: "HTTP 1.1: an answer streams while the request goes on, each piece answered before the next", run: fullDuplex(plain, h1)},
