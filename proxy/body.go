@@ -45,7 +45,7 @@ var errAttemptOver = errors.New("attempt is over")
 type source struct {
 	body  io.Reader
 	limit int64
-	hurry func() // has a read of the app end soon; nil where nothing can
+	hurry func(soon bool) // has a read of the app end soon, or not after all; nil where nothing can
 
 	mu      sync.Mutex // guards what follows; not held while the app is read
 	changed *sync.Cond // on every change
@@ -65,30 +65,35 @@ type source struct {
 
 // newSource returns a source that keeps limit bytes of body. hurry has a read of
 // the body end soon, and may be nil.
-func newSource(body io.Reader, limit int64, hurry func()) *source {
+func newSource(body io.Reader, limit int64, hurry func(soon bool)) *source {
 	s := &source{body: body, limit: limit, hurry: hurry}
 	s.changed = sync.NewCond(&s.mu)
 	return s
 }
 
-// hurry returns what cuts off an app that does not go on with its body.
-func hurry(w http.ResponseWriter, major int) func() {
-	return func() {
-		grace := graceRead
-		if major != 1 {
-			grace = 0 // one stream of many: cutting it harms no answer
+// hurry returns what cuts off an app that does not go on with its body, or takes
+// that back.
+func hurry(w http.ResponseWriter, major int) func(soon bool) {
+	return func(soon bool) {
+		var deadline time.Time // none
+		if soon {
+			deadline = time.Now()
+			if major == 1 { // else it is one stream of many: cutting it harms no answer
+				deadline = deadline.Add(graceRead)
+			}
 		}
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(grace))
+		_ = http.NewResponseController(w).SetReadDeadline(deadline)
 	}
 }
 
 // attempt reads a source from its start. Its source's lock guards it.
 type attempt struct {
-	s      *source
-	pos    int // in the spool, and behind it in the piece
-	closed bool
-	ended  bool   // it was told that the body ends
-	atEOF  func() // called when the body has been read to its end
+	s        *source
+	pos      int // in the spool, and behind it in the piece
+	closed   bool
+	ended    bool   // it was told that the body ends
+	answered bool   // its answer has begun
+	atEOF    func() // called when the body has been read to its end
 }
 
 // begin ends the current attempt and starts another. It reports false if what
@@ -102,6 +107,22 @@ func (s *source) begin(atEOF func()) (*attempt, bool) {
 	}
 	s.current = &attempt{s: s, atEOF: atEOF}
 	return s.current, true
+}
+
+// answered says that the answer of the current attempt has begun, and must not be
+// cut off with the app any more. A transport that got a refusal may have closed the
+// attempt a moment before.
+func (s *source) answered() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.current.answered = true
+	if s.hurried {
+		s.hurried = false
+		s.hurry(false)
+	}
 }
 
 // hold lets the current attempt have no more, while it is decided whether
@@ -243,7 +264,7 @@ func (s *source) finish(rc *http.ResponseController, major int) {
 func (s *source) hurryLocked() {
 	if s.reading && s.hurry != nil {
 		s.hurried = true
-		s.hurry()
+		s.hurry(true)
 	}
 }
 
@@ -376,7 +397,7 @@ func (a *attempt) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a.closed = true
-	if s.lost && !s.last && s.current == a { // else the answer has begun, and must not be cut off
+	if s.lost && !a.answered && s.current == a {
 		s.hurryLocked()
 	}
 	s.done = s.done || (s.last && s.current == a)

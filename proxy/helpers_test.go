@@ -187,6 +187,20 @@ func newRig(t *testing.T, upstream http.HandlerFunc, changes ...change) *rig {
 	return newRigFor(t, server.URL, changes...)
 }
 
+// newRigByTLS is newRig for an upstream that is spoken to by TLS.
+func newRigByTLS(t *testing.T, http2 bool, spool int64, upstream http.HandlerFunc) *rig {
+	t.Helper()
+	server := httptest.NewUnstartedServer(upstream)
+	server.EnableHTTP2 = http2
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return newRigFor(t, server.URL, func(c *proxy.Config, _ *proxy.Upstream) {
+		transport := server.Client().Transport.(*http.Transport).Clone()
+		t.Cleanup(transport.CloseIdleConnections)
+		c.Transport, c.Spool = transport, spool
+	})
+}
+
 func newRigFor(t *testing.T, api string, changes ...change) *rig {
 	t.Helper()
 	cfg, r := newConfig(t, api, changes...)

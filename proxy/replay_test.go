@@ -221,15 +221,7 @@ func Test401OfADeadConnection(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		for _, spool := range []int64{0, 1} {
 			t.Run(fmt.Sprintf("HTTP2 %v, spool %d", http2, spool), func(t *testing.T) {
-				upstream := httptest.NewUnstartedServer(refuseEarly(t, 6000, func(http.ResponseWriter, *http.Request) { t.Error("replayed") }))
-				upstream.EnableHTTP2 = http2
-				upstream.StartTLS()
-				t.Cleanup(upstream.Close)
-				r := newRigFor(t, upstream.URL, func(c *proxy.Config, _ *proxy.Upstream) {
-					transport := upstream.Client().Transport.(*http.Transport).Clone()
-					t.Cleanup(transport.CloseIdleConnections)
-					c.Transport, c.Spool = transport, spool
-				})
+				r := newRigByTLS(t, http2, spool, refuseEarly(t, 6000, func(http.ResponseWriter, *http.Request) { t.Error("replayed") }))
 				r.grants.renewErr = tokenstore.ErrReconnect
 				reader, writer := io.Pipe()
 				defer writer.Close()
@@ -295,23 +287,15 @@ func TestReplayOfAStalledBody(t *testing.T) {
 func TestSlowRefusalOfAStalledBody(t *testing.T) {
 	for _, spool := range []int64{0, 1} {
 		t.Run(fmt.Sprintf("spool %d", spool), func(t *testing.T) {
-			upstream := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r := newRigByTLS(t, true, spool, func(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.ReadFull(r.Body, make([]byte, 6000))
 				w.WriteHeader(http.StatusRequestEntityTooLarge)
 				_ = http.NewResponseController(w).Flush()
-				select { // the app has no longer to go on with its body once an answer is complete
+				select { // longer than an app gets for its next bytes when it is to be cut off
 				case <-time.After(200 * time.Millisecond):
 				case <-r.Context().Done():
 				}
 				_, _ = io.WriteString(w, "too large")
-			}))
-			upstream.EnableHTTP2 = true
-			upstream.StartTLS()
-			t.Cleanup(upstream.Close)
-			r := newRigFor(t, upstream.URL, func(c *proxy.Config, _ *proxy.Upstream) {
-				transport := upstream.Client().Transport.(*http.Transport).Clone()
-				t.Cleanup(transport.CloseIdleConnections)
-				c.Transport, c.Spool = transport, spool
 			})
 			conn, reader := r.dial(t)
 			_, _ = fmt.Fprintf(conn, "POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n%s\r\n1770\r\n%s\r\n",

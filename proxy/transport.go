@@ -44,8 +44,8 @@ func (h *Handler) sendRenewed(ctx context.Context, c *call) (*http.Response, err
 	switch {
 	case errors.Is(err, tokenstore.ErrReconnect):
 		p := h.problemEnded(ctx, err, c.grant)
-		c.body.stop()
-		_ = res.Body.Close() // which may end ctx, see isGone
+		c.body.cut()         // which may end ctx, see isGone
+		_ = res.Body.Close() // an HTTP/2 transport waits for whoever reads the app
 		return nil, &refusalError{p}
 	case err != nil || next.Token.Generation <= c.grant.Token.Generation:
 		c.body.release()
@@ -99,6 +99,7 @@ func (h *Handler) attempt(ctx context.Context, c *call) (*http.Response, error) 
 	if err != nil {
 		return nil, hd.error(err)
 	}
+	c.body.answered()
 	if res.StatusCode == http.StatusNotModified {
 		res.Body = http.NoBody // with a length, net/http misses one that comes by HTTP/2
 	}
